@@ -1,0 +1,125 @@
+"""Orbax checkpoints of a train state: everything that a run needs to go on, in one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from absl import logging
+from etils import epath
+
+from sface_jax.core import mesh
+from sface_jax.core.errors import Unfinished, UserError
+from sface_jax.core.files import PathLike
+
+
+class Checkpoints:
+    """The checkpoints in a folder: saved in the background, restored onto the shardings of the target."""
+
+    def __init__(self, directory: PathLike, keep: int = 2):
+        """Opens (and makes) the folder.
+
+        Args:
+            directory: where the steps are kept, one folder each.
+            keep: how many of the newest to keep; two, so that one that is cut short has a forerunner.
+        """
+        self.directory = epath.Path(directory).resolve()
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
+        handlers = {"state": ocp.StandardCheckpointHandler()}
+        self.manager = ocp.CheckpointManager(self.directory, options=options, item_handlers=handlers)
+
+    def latest_step(self) -> int | None:
+        """Returns the newest step saved, or None."""
+        return self.manager.latest_step()
+
+    def save(self, step: int, state: Any) -> None:
+        """Saves a tree of arrays as `step`; returns when `state` may be overwritten.
+
+        Raises:
+            UserError: no space is left.
+        """
+        try:
+            self.manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state)))
+            if jax.default_backend() == "cpu":
+                # The host copy of a CPU array is the array itself: a donated buffer must not change under the writer.
+                self.manager.wait_until_finished()
+        except Exception as error:
+            raise _told(error, self.directory) from error
+
+    def restore(self, target: Any) -> Any | None:
+        """Restores the newest readable checkpoint onto the shapes, types and shardings of a target.
+
+        Where one cannot be read, the log says so and the one before it is taken; the unreadable one is then set aside
+        as `broken-<step>`.
+
+        Args:
+            target: a tree of arrays or `jax.ShapeDtypeStruct`s with the shapes, types and shardings wanted.
+
+        Returns:
+            The tree, or None where nothing was ever saved.
+
+        Raises:
+            UserError: checkpoints exist, but none of them can be read.
+        """
+        return self._newest(lambda step: jax.tree.map(ocp.utils.to_shape_dtype_struct, target))
+
+    def read(self) -> Any | None:
+        """Reads the newest readable checkpoint as nested dicts of arrays on the first device; see `restore`."""
+        sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+
+        def abstract(step: int) -> Any:
+            tree = self.manager.item_metadata(step)["state"].tree
+            return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)
+
+        return self._newest(abstract)
+
+    def _newest(self, abstract: Callable[[int], Any]) -> Any | None:
+        broken: list[int] = []
+        for step in sorted(self.manager.all_steps(), reverse=True):
+            try:
+                args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract(step)))
+                state = self.manager.restore(step, args=args)["state"]
+            except Exception as error:
+                reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+                logging.warning(
+                    "checkpoint %s in %s cannot be read (%s): trying the one before", step, self.directory, reason
+                )
+                broken.append(step)
+                continue
+            if broken:
+                self._set_aside(broken)
+            return state
+        if broken:
+            raise UserError(f"no checkpoint in {self.directory} can be read: delete the folder to start anew")
+        return None
+
+    def _set_aside(self, steps: list[int]) -> None:
+        if mesh.is_lead():
+            for step in steps:
+                target = self.directory / f"broken-{step}"
+                if target.exists():
+                    target.rmtree()
+                (self.directory / str(step)).rename(target)
+        mesh.barrier("checkpoints set aside")
+        self.manager.reload()
+
+    def close(self) -> None:
+        """Waits for writes in the background and closes the folder."""
+        try:
+            self.manager.wait_until_finished()
+        except Exception as error:
+            raise _told(error, self.directory) from error
+        finally:
+            self.manager.close()
+
+
+def _told(error: Exception, directory: epath.Path) -> Exception:
+    """Turns a full disk, which storage libraries tell in many ways, into the one line about it."""
+    text = str(error)
+    if "No space left" in text or "ENOSPC" in text or "RESOURCE_EXHAUSTED" in text or "quota" in text.lower():
+        return Unfinished(
+            f"no space left to write a checkpoint in {directory}: free some, then run the same command again"
+        )
+    return error

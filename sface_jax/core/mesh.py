@@ -1,0 +1,90 @@
+"""Devices: joining a cluster, the ("data", "model") mesh, and arrays placed on it."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from sface_jax.core.errors import UserError
+
+
+def initialize_distributed() -> None:
+    """Joins the other processes of the run, when the environment names any.
+
+    `SFACE_COORDINATOR` (host:port), `SFACE_NUM_PROCESSES` and `SFACE_PROCESS_ID` name them explicitly;
+    `SFACE_DISTRIBUTED=auto` leaves it to JAX's own detection (Slurm, TPU pods, Kubernetes). Without either
+    the run has one process. Processes on CPUs talk through gloo.
+
+    Raises:
+        UserError: the three variables are not all set.
+    """
+    names = ("SFACE_COORDINATOR", "SFACE_NUM_PROCESSES", "SFACE_PROCESS_ID")
+    given = [name for name in names if os.environ.get(name)]
+    if not given and os.environ.get("SFACE_DISTRIBUTED") != "auto":
+        return
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    if not given:
+        jax.distributed.initialize()
+        return
+    if len(given) < len(names):
+        missing = ", ".join(name for name in names if name not in given)
+        raise UserError(f"a run of several processes needs {missing} beside {', '.join(given)}")
+    jax.distributed.initialize(
+        coordinator_address=os.environ["SFACE_COORDINATOR"],
+        num_processes=int(os.environ["SFACE_NUM_PROCESSES"]),
+        process_id=int(os.environ["SFACE_PROCESS_ID"]),
+    )
+
+
+def make_mesh(data: int = -1, model: int = 1) -> Mesh:
+    """Lays all devices out as a ("data", "model") mesh with Auto axes.
+
+    Args:
+        data: devices along the batch; -1 takes what `model` leaves.
+        model: devices along the classes of a sharded head.
+
+    Raises:
+        UserError: the two sizes do not multiply to the number of devices.
+    """
+    count = jax.device_count()
+    data = count // model if data == -1 else data
+    if data * model != count:
+        raise UserError(
+            f"mesh {data}x{model} does not fit the {count} devices: set config.mesh so that data*model={count}"
+        )
+    return jax.make_mesh((data, model), ("data", "model"), axis_types=(AxisType.Auto, AxisType.Auto))
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Sharding of arrays whose first axis is the global batch."""
+    return NamedSharding(mesh, P("data"))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Sharding of arrays that every device holds whole."""
+    return NamedSharding(mesh, P())
+
+
+def shard_batch(batch: Any, mesh: Mesh) -> Any:
+    """Joins each process's slice of a batch (a tree of NumPy arrays) into global arrays sharded over "data"."""
+    sharding = batch_sharding(mesh)
+    if jax.process_count() == 1:
+        return jax.device_put(batch, sharding)
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)
+
+
+def is_lead() -> bool:
+    """Whether this process is the one that writes files and talks to the terminal."""
+    return jax.process_index() == 0
+
+
+def barrier(name: str) -> None:
+    """Waits until every process of the run has come to the barrier of that name."""
+    if jax.process_count() > 1:
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices(name)

@@ -1,0 +1,217 @@
+"""Opens a dataset on disk: random access to its pictures, labels and names, without tensorflow.
+
+The folder is an ordinary TFDS directory; TFDS itself is not imported, because it would bring tensorflow into every
+trainer where tensorflow is installed (seconds, and a claim on the accelerators).
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import functools
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from array_record.python import array_record_data_source
+from etils import epath
+from jaxtyping import Int32, Integer, UInt8
+
+from sface_jax.core import files, pictures
+from sface_jax.core.errors import UserError
+from sface_jax.data import example, layout
+
+_THREADS = os.cpu_count() or 1
+
+
+class Split(Sequence):
+    """The pictures of one split, by position.
+
+    Attributes:
+        name: e.g. "train".
+        class_names: names of all the dataset's classes, by label.
+        image_size: side of the square pictures, in pixels.
+        labels: int32 [n], the label of each picture; labels of a dataset are contiguous, those of a split are a range.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        shards: Sequence[str],
+        labels: Int32[np.ndarray, " n"] | None,
+        class_names: Sequence[str],
+        image_size: int,
+    ):
+        """Opens the shards; `labels` are read from the records where None is given."""
+        self.name, self.class_names, self.image_size = name, list(class_names), image_size
+        self._records = array_record_data_source.ArrayRecordDataSource(list(shards))
+        self._decoded: UInt8[np.ndarray, "n s s 3"] | None = None
+        if labels is None or len(labels) != len(self):
+            labels = np.array([example.decode(record).label for record in self._all_records()], np.int32)
+        self.labels = labels
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """The picture at `index`: {"image": uint8 [s,s,3], "label": int, "name": "<identity>/<picture>"}."""
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"{index} is outside the {len(self)} pictures of split {self.name}")
+        item = example.decode(self._records[index % len(self)])
+        return {"image": self._decode(item.image), "label": item.label, "name": item.name}
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return (self[index] for index in range(len(self)))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leaves the decoded pictures behind: a worker process reads what it needs."""
+        return {**self.__dict__, "_decoded": None}
+
+    @functools.cached_property
+    def classes(self) -> Int32[np.ndarray, " c"]:
+        """The labels that occur in the split, ascending."""
+        return np.unique(self.labels)
+
+    @property
+    def num_classes(self) -> int:
+        """How many identities the split has."""
+        return len(self.classes)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that all pictures take when decoded."""
+        return len(self) * self.image_size**2 * 3
+
+    def names(self) -> list[str]:
+        """The name "<identity>/<picture>" of every picture, read from the records."""
+        return [example.decode(record).name for record in self._all_records()]
+
+    def images(self, indices: Integer[np.ndarray, " k"] | Sequence[int]) -> UInt8[np.ndarray, "k s s 3"]:
+        """Decodes the pictures at `indices` (0 <= index < len), or copies them where `decode_all` was called."""
+        indices = np.asarray(indices, np.int64)
+        if self._decoded is not None:
+            return self._decoded[indices]
+        images = np.empty((len(indices), self.image_size, self.image_size, 3), np.uint8)
+        if len(indices):
+            for row, record in enumerate(self._records.__getitems__(indices.tolist())):
+                images[row] = self._decode(example.decode(record).image)
+        return images
+
+    def decode_all(self) -> UInt8[np.ndarray, "n s s 3"]:
+        """Decodes every picture once and keeps them (`nbytes`); later calls cost nothing."""
+        if self._decoded is None:
+            blocks = [np.arange(start, min(start + 256, len(self))) for start in range(0, len(self), 256)]
+            decoded = np.empty((len(self), self.image_size, self.image_size, 3), np.uint8)
+            with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
+                for block, images in zip(blocks, pool.map(self.images, blocks), strict=True):
+                    decoded[block] = images
+            self._decoded = decoded
+        return self._decoded
+
+    def _decode(self, content: bytes) -> UInt8[np.ndarray, "s s 3"]:
+        image = pictures.decode(content)
+        if image.shape[:2] != (self.image_size, self.image_size):
+            raise ValueError(f"a picture of split {self.name} is {image.shape}, not {self.image_size} pixels square")
+        return image
+
+    def _all_records(self) -> Iterator[bytes]:
+        for start in range(0, len(self), 1024):
+            yield from self._records.__getitems__(list(range(start, min(start + 1024, len(self)))))
+
+
+class Dataset:
+    """A dataset on disk; `dataset[split]` opens one of its `splits`.
+
+    Attributes:
+        path: its folder.
+        splits: names of the splits, e.g. ("train", "heldout").
+        class_names: names of the classes (identities), by label.
+        image_size: side of the square pictures, in pixels.
+    """
+
+    def __init__(self, path: epath.Path, shards: dict[str, list[str]], class_names: list[str], image_size: int):
+        self.path, self.class_names, self.image_size = path, class_names, image_size
+        self.splits = tuple(shards)
+        self._shards, self._open = shards, {}
+
+    def __getitem__(self, split: str) -> Split:
+        """Opens a split; the same object is given out every time.
+
+        Raises:
+            UserError: there is no such split.
+        """
+        if split not in self._shards:
+            raise UserError(f"{self.path} has no split {split!r}: it has {', '.join(self.splits)}")
+        if split not in self._open:
+            shards, labels = self._shards[split], self._labels(split)
+            self._open[split] = Split(split, shards, labels, self.class_names, self.image_size)
+        return self._open[split]
+
+    def _labels(self, split: str) -> Int32[np.ndarray, " n"] | None:
+        path = layout.labels_path(self.path, split)
+        if not path.exists():
+            return None
+        with path.open("rb") as file:
+            return np.load(file)
+
+
+def open(path: files.PathLike, key: str = "dataset") -> Dataset:  # noqa: A001 (read as dataset.open)
+    """Opens the dataset in folder `path`.
+
+    Args:
+        path: a TFDS directory of labelled pictures, as `prepare` and `synthesize` write it.
+        key: the config key that names the folder, for the error line.
+
+    Raises:
+        UserError: the folder holds no dataset, or one of another kind, or a shard is missing or damaged.
+    """
+    path = epath.Path(path)
+    if not (path / layout.INFO_FILE).exists():
+        raise UserError(
+            f"{path} holds no dataset ({layout.INFO_FILE} is missing): "
+            f"set --config.{key} to a folder that stage prepare or synthesize wrote"
+        )
+    info = files.read_json(path / layout.INFO_FILE)
+    if info.get("fileFormat") != "array_record":
+        raise UserError(f"{path} is stored as {info.get('fileFormat')}: --config.{key} must be in array_record format")
+    image_size, num_classes = _features(path, key)
+    shards = {split["name"]: _shards(path, info["name"], split) for split in info["splits"]}
+    return Dataset(path, shards, _class_names(path, num_classes), image_size)
+
+
+def _features(path: epath.Path, key: str) -> tuple[int, int]:
+    """The pictures' side and the number of classes."""
+    try:
+        features = files.read_json(path / layout.FEATURES_FILE)["featuresDict"]["features"]
+        height, width, channels = map(int, features["image"]["image"]["shape"]["dimensions"])
+        num_classes = int(features["label"]["classLabel"]["numClasses"])
+    except (OSError, KeyError, ValueError) as error:
+        raise UserError(f"{path} has no features image and label: set --config.{key} to a dataset of faces") from error
+    if height != width or height <= 0 or channels != 3:
+        shape = f"{height}x{width}x{channels}"
+        raise UserError(f"{path} holds pictures of {shape}: --config.{key} needs square ones of one size, RGB")
+    return height, num_classes
+
+
+def _shards(path: epath.Path, name: str, split: dict[str, Any]) -> list[str]:
+    """Paths of a split's shards, each checked to hold the records it should."""
+    lengths = [int(length) for length in split["shardLengths"]]
+    template = split.get("filepathTemplate", layout.TEMPLATE)
+    paths = []
+    for shard, length in enumerate(lengths):
+        shard_of = f"{shard:05d}-of-{len(lengths):05d}"
+        file = template.format(DATASET=name, SPLIT=split["name"], FILEFORMAT="array_record", SHARD_X_OF_Y=shard_of)
+        try:
+            found = len(array_record_data_source.ArrayRecordDataSource([os.fspath(path / file)]))
+        except Exception as error:  # array_record raises what its C++ side does
+            raise UserError(f"{path / file} is missing or damaged: build the dataset again") from error
+        if found != length:
+            raise UserError(f"{path / file} holds {found} records, not {length}: build the dataset again")
+        paths.append(os.fspath(path / file))
+    return paths
+
+
+def _class_names(path: epath.Path, num_classes: int) -> list[str]:
+    file = path / layout.NAMES_FILE
+    names = file.read_text().splitlines() if file.exists() else []
+    return [name for name in names if name.strip()] or [str(label) for label in range(num_classes)]

@@ -1,0 +1,57 @@
+"""A trained generator as it lies on disk: its architecture in `network.json`, its weights in the newest checkpoint."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+from etils import epath
+
+from sface_jax.core import files
+from sface_jax.core.checkpoint import Checkpoints
+from sface_jax.core.errors import UserError
+from sface_jax.gan.discriminator import Discriminator
+from sface_jax.gan.generator import Generator
+
+
+def build(facts: dict[str, Any]) -> tuple[Generator, Discriminator]:
+    """Makes both networks from the entries of `network.json`.
+
+    Args:
+        facts: "generator" and "discriminator", each the attributes of the class; dtypes by name.
+    """
+    return Generator(**_typed(facts["generator"])), Discriminator(**_typed(facts["discriminator"]))
+
+
+def _typed(attributes: dict[str, Any]) -> dict[str, Any]:
+    return {**attributes, "dtype": jnp.dtype(attributes["dtype"])}
+
+
+def save(directory: files.PathLike, facts: dict[str, Any]) -> None:
+    """Writes `network.json`, what `load` needs beside the checkpoints."""
+    files.write_json(epath.Path(directory) / "network.json", facts)
+
+
+def load(directory: files.PathLike) -> tuple[Generator, dict[str, Any], dict[str, Any]]:
+    """Loads the averaged generator (G_ema) of a training run.
+
+    Args:
+        directory: the run's `gan` folder.
+
+    Returns:
+        The module, its variables, and facts: the entries of `network.json`, and "step" of the checkpoint.
+
+    Raises:
+        UserError: the folder holds no trained generator.
+    """
+    directory = epath.Path(directory)
+    if not (directory / "network.json").exists():
+        raise UserError(f"no generator in {directory}: train one with configs/gan.py, or set --config.generator=DIR")
+    facts = files.read_json(directory / "network.json")
+    checkpoints = Checkpoints(directory / "checkpoints")
+    state = checkpoints.read()
+    checkpoints.close()
+    if state is None:
+        raise UserError(f"no checkpoint in {directory}: run configs/gan.py until it has saved one")
+    variables = {"params": state["generator_ema"], "buffers": state["buffers"]}
+    return build(facts)[0], variables, {**facts, "step": int(state["step"])}

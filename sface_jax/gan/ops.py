@@ -1,0 +1,235 @@
+"""The operations StyleGAN2 is made of: equalised layers, resampling by [1,3,3,1], modulated convolution.
+
+Arrays are NHWC, convolution kernels HWIO. Weights are stored at unit scale and multiplied by their gain at run time
+(equalised learning rate, Karras et al. 2018). Resampling follows the StyleGAN2 conventions: up-sampling inserts zeros
+and filters with gain 4, down-sampling filters and keeps every second pixel, both with the separable filter
+[1,3,3,1]/8 and with zeros beyond the border.
+"""
+
+from __future__ import annotations
+
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+FIR = (0.125, 0.375, 0.375, 0.125)
+
+Images = Float[Array, "n h w c"]
+
+
+def leaky_relu(x: Float[Array, "..."], gain: float = math.sqrt(2)) -> Float[Array, "..."]:
+    """Leaky ReLU of slope 0.2 times a gain; sqrt(2) keeps the second moment of a unit normal input about one."""
+    return jnp.where(x >= 0, x, 0.2 * x) * jnp.asarray(gain, x.dtype)
+
+
+def normalize_second_moment(x: Float[Array, "n d"]) -> Float[Array, "n d"]:
+    """Scales each row to unit mean square: x / sqrt(mean(x^2) + 1e-8)."""
+    return x * jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + 1e-8)
+
+
+def convolve(
+    x: Images, kernel: Float[Array, "kh kw c d"], stride: int = 1, padding: int = 0
+) -> Float[Array, "n i j d"]:
+    """Correlates pictures with a kernel, with `padding` zeros on all four sides, in the pictures' precision."""
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel.astype(x.dtype),
+        (stride, stride),
+        [(padding, padding)] * 2,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+
+
+def _blur_axis(x: Images, axis: int, before: int, after: int, stride: int) -> Images:
+    """Filters one axis with FIR, as shifted additions: XLA's depthwise convolution is slow on CPUs."""
+    pads = [(0, 0)] * 4
+    pads[axis] = (before, after)
+    x = jnp.pad(x, pads)
+    count = x.shape[axis] - len(FIR) + 1
+    taps = [jax.lax.slice_in_dim(x, k, k + count, stride, axis) * f for k, f in enumerate(FIR)]
+    return sum(taps[1:], taps[0])
+
+
+def downsample(x: Images) -> Float[Array, "n h//2 w//2 c"]:
+    """Halves height and width: filters with [1,3,3,1]/8 in both directions and keeps every second pixel."""
+    return _blur_axis(_blur_axis(x, 1, 1, 1, 2), 2, 1, 1, 2)
+
+
+def upsample(x: Images) -> Float[Array, "n 2*h 2*w c"]:
+    """Doubles height and width: inserts zeros and filters with [1,3,3,1]/4 in both directions.
+
+    Done by phases: an even output pixel is x[i-1]/4 + 3 x[i]/4, an odd one 3 x[i]/4 + x[i+1]/4.
+    """
+    for axis in (1, 2):
+        pads = [(0, 0)] * 4
+        pads[axis] = (1, 1)
+        padded, size = jnp.pad(x, pads), x.shape[axis]
+        left = jax.lax.slice_in_dim(padded, 0, size, axis=axis)
+        right = jax.lax.slice_in_dim(padded, 2, size + 2, axis=axis)
+        phases = jnp.stack([0.25 * left + 0.75 * x, 0.75 * x + 0.25 * right], axis + 1)
+        x = phases.reshape(x.shape[:axis] + (2 * size,) + x.shape[axis + 1 :])
+    return x
+
+
+def convolve_down(x: Images, kernel: Float[Array, "k k c d"]) -> Float[Array, "n h//2 w//2 d"]:
+    """Filters with [1,3,3,1]/8 and convolves with stride 2, as the discriminator's second 3x3 convolution does."""
+    if kernel.shape[0] == 1:
+        return convolve(downsample(x), kernel)
+    x = _blur_axis(_blur_axis(x, 1, 2, 2, 1), 2, 2, 2, 1)
+    return convolve(x, kernel, stride=2)
+
+
+def upsampling_kernel(kernel: Float[Array, "3 3 c d"]) -> Float[Array, "3 3 c 4*d"]:
+    """Folds zero insertion, the filter and a (rotated) 3x3 kernel into one kernel for the four output phases.
+
+    Up-sampling by 2 and convolving is, for each of the 2x2 positions an output pixel can have, an ordinary 3x3
+    convolution of the small picture: the same arithmetic as a transposed convolution followed by the filter, without
+    its slow weight gradient. The four results are laid side by side in the channels, row phase first.
+    """
+    taps = kernel[::-1, ::-1]
+    for axis in (0, 1):
+        pads = [(0, 0)] * 4
+        pads[axis] = (3, 3)
+        padded = jnp.pad(taps, pads)
+        # 6 taps: the full convolution of 3 taps with the filter, of gain 2 in each direction.
+        taps = sum(2 * f * jax.lax.slice_in_dim(padded, 3 - k, 9 - k, axis=axis) for k, f in enumerate(FIR))
+    phases = [taps[1 - r :: 2, 1 - s :: 2] for r in (0, 1) for s in (0, 1)]
+    return jnp.concatenate(phases, axis=-1)
+
+
+def depth_to_space(x: Float[Array, "n h w 4*c"]) -> Float[Array, "n 2*h 2*w c"]:
+    """Interleaves four channel groups (row phase first) as the 2x2 neighbours of a picture twice the size."""
+    n, h, w, c = x.shape
+    x = x.reshape(n, h, w, 2, 2, c // 4)
+    return x.transpose(0, 1, 3, 2, 4, 5).reshape(n, 2 * h, 2 * w, c // 4)
+
+
+def modulated_convolve(
+    x: Images,
+    kernel: Float[Array, "k k c d"],
+    styles: Float[Array, "n c"],
+    *,
+    up: bool = False,
+    demodulate: bool = True,
+) -> Float[Array, "n i j d"]:
+    """Convolution whose input channels are scaled per sample, with the output scaled back (StyleGAN2, section 2.2).
+
+        w'[k,c,d] = s[c] w[k,c,d],   w''[k,c,d] = w'[k,c,d] / sqrt(sum_{k,c} w'[k,c,d]^2 + 1e-8)
+
+    Scaling the input by s and the output by the demodulation is the same as convolving with w'', but is one ordinary
+    convolution for the whole batch. Styles and demodulation are computed in float32.
+
+    Args:
+        x: activations.
+        kernel: the shared kernel.
+        styles: s, one row a sample.
+        up: double height and width on the way.
+        demodulate: scale the outputs to unit expected variance.
+    """
+    styles = styles.astype(jnp.float32)
+    y = x * styles[:, None, None, :].astype(x.dtype)
+    if up:
+        y = depth_to_space(convolve(y, upsampling_kernel(kernel), padding=1))
+    else:
+        y = convolve(y, kernel, padding=kernel.shape[0] // 2)
+    if demodulate:
+        energy = jnp.square(styles) @ jnp.sum(jnp.square(kernel), axis=(0, 1)) + 1e-8
+        y = y * jax.lax.rsqrt(energy)[:, None, None, :].astype(y.dtype)
+    return y
+
+
+def minibatch_stddev(x: Images, group_size: int = 4, channels: int = 1) -> Float[Array, "n h w c+f"]:
+    """Appends the standard deviation over a group of samples as constant planes (Karras et al. 2018, section 3).
+
+    With n samples and groups of g, samples i and j share a group when i mod (n/g) = j mod (n/g). The channels are cut
+    into f runs; each gives sqrt(variance over the group + 1e-8), averaged over the run and all pixels.
+
+    Args:
+        x: activations of the whole (global) batch.
+        group_size: g, lowered to n and then to a divisor of n.
+        channels: f.
+    """
+    n, h, w, c = x.shape
+    group = min(group_size, n)
+    while n % group:
+        group -= 1
+    y = x.astype(jnp.float32).reshape(group, n // group, h, w, channels, c // channels)
+    deviation = jnp.sqrt(jnp.mean(jnp.square(y - y.mean(0)), axis=0) + 1e-8)
+    plane = deviation.mean(axis=(1, 2, 4)).astype(x.dtype)  # [n/g, f]
+    plane = jnp.tile(plane, (group, 1))[:, None, None, :]
+    return jnp.concatenate([x, jnp.broadcast_to(plane, (n, h, w, channels))], axis=-1)
+
+
+class Dense(nn.Module):
+    """Fully connected layer with equalised learning rate: y = act(x W g + b m), g = m / sqrt(inputs).
+
+    Attributes:
+        features: outputs.
+        activation: "linear" or "lrelu".
+        lr_multiplier: m; weights start at 1/m, so that gradients move them m times as fast in relation.
+        bias_init: start value of b.
+    """
+
+    features: int
+    activation: str = "linear"
+    lr_multiplier: float = 1.0
+    bias_init: float = 0.0
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "n c"]) -> Float[Array, "n d"]:
+        """Applies the layer, in float32."""
+        m = self.lr_multiplier
+        weight = self.param("weight", nn.initializers.normal(1 / m), (x.shape[-1], self.features))
+        bias = self.param("bias", nn.initializers.constant(self.bias_init / m), (self.features,))
+        y = x.astype(jnp.float32) @ (weight * (m / math.sqrt(x.shape[-1]))) + bias * m
+        return leaky_relu(y) if self.activation == "lrelu" else y
+
+
+class Embedding(nn.Module):
+    """A `Dense` layer on one-hot labels, as a look-up: y = W[label] / sqrt(classes) + b."""
+
+    classes: int
+    features: int
+
+    @nn.compact
+    def __call__(self, labels: Array) -> Float[Array, "n d"]:
+        """Looks the labels up."""
+        weight = self.param("weight", nn.initializers.normal(1.0), (self.classes, self.features))
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        return weight[labels] / math.sqrt(self.classes) + bias
+
+
+class Conv(nn.Module):
+    """Convolution with equalised learning rate, optional bias, activation and halving of the resolution.
+
+    Attributes:
+        features: output channels.
+        kernel: 1 or 3, zero-padded to keep the size.
+        activation: "linear" or "lrelu".
+        use_bias: add a bias before the activation.
+        down: halve height and width.
+        gain: factor on the output.
+    """
+
+    features: int
+    kernel: int = 3
+    activation: str = "lrelu"
+    use_bias: bool = True
+    down: bool = False
+    gain: float = 1.0
+
+    @nn.compact
+    def __call__(self, x: Images) -> Float[Array, "n i j d"]:
+        """Applies the layer, in the precision of `x`."""
+        shape = (self.kernel, self.kernel, x.shape[-1], self.features)
+        weight = self.param("weight", nn.initializers.normal(1.0), shape)
+        weight = weight / math.sqrt(math.prod(shape[:3]))
+        y = convolve_down(x, weight) if self.down else convolve(x, weight, padding=self.kernel // 2)
+        if self.use_bias:
+            y = y + self.param("bias", nn.initializers.zeros, (self.features,)).astype(y.dtype)
+        if self.activation == "lrelu":
+            return leaky_relu(y, math.sqrt(2) * self.gain)
+        return y * jnp.asarray(self.gain, y.dtype)

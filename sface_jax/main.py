@@ -1,0 +1,152 @@
+"""python -m sface_jax.main --config=configs/<file>.py[:variant] --workdir=DIR [--config.key=value ...]"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from absl import app, flags, logging
+from ml_collections import ConfigDict, config_flags
+
+from sface_jax.core.errors import Interrupted, UserError
+
+# What each kind of stage runs, in the order of the pipeline: `run(config, workdir) -> result`.
+STAGES = {
+    "prepare": "sface_jax.data.prepare",
+    "gan": "sface_jax.gan.train",
+    "synthesize": "sface_jax.synthesis.generate",
+    "recognition": "sface_jax.recognition.train",
+    "verify": "sface_jax.verification.evaluate",
+    "privacy": "sface_jax.privacy.audit",
+    "report": "sface_jax.report.report",
+}
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "The config file, e.g. configs/quickstart.py", lock_config=True
+)
+_WORKDIR = flags.DEFINE_string("workdir", None, "Where the run keeps everything; by default runs/<config's name>")
+
+
+def main(argv: list[str]) -> None:
+    """Runs the stage of the config, or each of its `stages` in turn."""
+    if len(argv) > 1:
+        raise UserError(f"unexpected argument {argv[1]!r}: flags look like --workdir=DIR and --config.key=value")
+    if _CONFIG.value is None:
+        raise UserError("no config: give one, e.g. --config=configs/quickstart.py")
+
+    import jax
+    from etils import epath
+
+    from sface_jax.core import mesh, stage
+
+    mesh.initialize_distributed()
+    file, _, variant = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
+    name = Path(file).stem + (f"-{variant}" if variant else "")
+    workdir = epath.Path(_WORKDIR.value or Path("runs") / name)
+    logging.info("workdir %s, %s x %s", workdir, jax.device_count(), jax.devices()[0].device_kind)
+    for key, config in _stages(_CONFIG.value):
+        module = importlib.import_module(STAGES[config.stage])
+        stage.run(key, _expanded(config, workdir), workdir, module.run)
+
+
+def _stages(config: ConfigDict) -> Iterator[tuple[str, ConfigDict]]:
+    """Yields (name, flat config) of each stage that the config asks for."""
+    if "stages" in config:
+        for key in config.stages:
+            if key not in config:
+                raise UserError(
+                    f"config.stages names {key!r}, which the config does not describe{_nearest(key, config.keys())}"
+                )
+            yield key, config[key]
+    else:
+        yield config.get("name", config.stage), config
+
+
+def _expanded(config: ConfigDict, workdir: Any) -> ConfigDict:
+    """Writes the work directory in place of every "{workdir}"."""
+
+    def expand(value: Any) -> Any:
+        if isinstance(value, str):
+            return value.replace("{workdir}", str(workdir))
+        if isinstance(value, tuple | list):
+            return type(value)(expand(v) for v in value)
+        return value
+
+    return ConfigDict({key: expand(value) for key, value in config.to_dict().items()})
+
+
+def _nearest(name: str, known: Any) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.4)
+    return f": did you mean {close[0]!r}?" if close else ""
+
+
+def _parse_flags(argv: list[str]) -> list[str]:
+    """Parses the command line; a mistake in it ends the program with one line."""
+    for argument in argv[1:]:
+        if argument.startswith("--config="):
+            file = argument.removeprefix("--config=").partition(":")[0]
+            if not Path(file).is_file():
+                _fail(f"no config file {file!r}: the ones at hand are in configs/")
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        _fail(str(error).strip().splitlines()[-1].removeprefix("ValueError: "))
+    except (AttributeError, KeyError) as error:
+        told = str(error)
+        key = re.search(r"\w+", told)
+        nearest = re.search(r"Did you mean \W*(\w+)", told)
+        hint = f": did you mean {nearest[1]!r}?" if nearest else ""
+        _fail(f"the config has no key {key[0]!r}{hint}" if key else told)
+    except (TypeError, ValueError) as error:
+        _fail(" ".join(str(error).split()))
+
+
+def _fail(line: str) -> None:
+    print(f"error: {line}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _run(argv: list[str]) -> None:
+    try:
+        main(argv)
+    except UserError as error:
+        _fail(str(error))
+    except Interrupted as error:
+        print(error, file=sys.stderr)
+        sys.exit(143)
+    except KeyboardInterrupt:
+        print("interrupted; run the same command to go on", file=sys.stderr)
+        sys.exit(130)
+
+
+class _Line(logging.PythonFormatter):
+    """A log line as a person reads it: the message, after "warning:" or "error:" where it is one."""
+
+    def format(self, record: Any) -> str:
+        """Formats the record."""
+        prefix = f"{record.levelname.lower()}: " if record.levelno >= logging.converter.STANDARD_WARNING else ""
+        return prefix + record.getMessage()
+
+
+def _ours(record: Any) -> bool:
+    """Keeps what this package tells, and of the libraries only what is wrong."""
+    package = str(Path(__file__).parent)
+    return record.pathname.startswith(package) or record.levelno >= logging.converter.STANDARD_ERROR
+
+
+def entry() -> None:
+    """The console entry point."""
+    logging.use_absl_handler()
+    logging.get_absl_handler().setFormatter(_Line())
+    logging.get_absl_handler().addFilter(_ours)
+    logging.set_verbosity(logging.INFO)
+    app.run(_run, flags_parser=_parse_flags)
+
+
+if __name__ == "__main__":
+    entry()

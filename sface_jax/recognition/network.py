@@ -1,0 +1,136 @@
+"""A recogniser as it lies on disk: what it is in `network.json`, its weights in the newest checkpoint."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+from jaxtyping import Array, Float, Num
+
+from sface_jax.core import files, mesh
+from sface_jax.core.checkpoint import Checkpoints
+from sface_jax.core.errors import UserError
+from sface_jax.recognition.iresnet import PUBLISHED, IResNet
+
+NARROW = {"blocks": (1, 1, 1), "widths": (32, 64, 128), "strides": (2, 2, 1), "stem_stride": 2, "embedding_size": 128}
+"""`iresnet_narrow`: for pictures of 32 to 64 pixels on a CPU."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocessing:
+    """What a network wants done to a picture: (resized picture / 255 - mean) / std, channel by channel.
+
+    Attributes:
+        size: height and width of the network's input.
+        mean: of the three channels, in [0, 1].
+        std: of the three channels.
+        channel_order: "rgb" or "bgr".
+    """
+
+    size: int = 112
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    channel_order: str = "rgb"
+
+    def __call__(self, pictures: Num[Array | np.ndarray, "n h w 3"]) -> Float[Array, "n s s 3"]:
+        """Prepares RGB pictures 0..255 (uint8 or float) of any size; the resize is bilinear and anti-aliased."""
+        x = jnp.asarray(pictures, jnp.float32)
+        if x.shape[1:3] != (self.size, self.size):
+            x = jax.image.resize(x, (len(x), self.size, self.size, 3), "bilinear")
+        if self.channel_order == "bgr":
+            x = x[..., ::-1]
+        return (x / 255 - jnp.asarray(self.mean)) / jnp.asarray(self.std)
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """A trained recogniser.
+
+    Attributes:
+        module: `module.apply(variables, preprocessing(pictures), train=False)` are embeddings [n, d], not normalised.
+        variables: {"params", "batch_stats"}.
+        preprocessing: from pictures 0..255 to the network's input.
+    """
+
+    module: nn.Module
+    variables: dict[str, Any]
+    preprocessing: Preprocessing
+
+
+def architecture(name: str, **changes: Any) -> dict[str, Any]:
+    """The attributes of a named network, as `build` and `network.json` take them.
+
+    Args:
+        name: iresnet18, 34, 50, 100, 200 or iresnet_narrow.
+        **changes: attributes of `IResNet` to set; None, 0 and () leave them as they are, but for the dropout.
+
+    Raises:
+        UserError: there is no such network, or its stages do not fit together.
+    """
+    if name not in PUBLISHED and name != "iresnet_narrow":
+        raise UserError(f"config.network is {name!r}: choose from {', '.join([*PUBLISHED, 'iresnet_narrow'])}")
+    own = {field.name: field.default for field in dataclasses.fields(IResNet) if field.name not in ("parent", "name")}
+    attributes = own | (NARROW if name == "iresnet_narrow" else {"blocks": PUBLISHED[name]}) | {"dtype": "float32"}
+    attributes |= {key: value for key, value in changes.items() if value}
+    stages = {key: tuple(attributes[key]) for key in ("blocks", "widths", "strides")}
+    if len({len(stage) for stage in stages.values()}) > 1:
+        told = ", ".join(f"config.{key}={stage}" for key, stage in stages.items())
+        raise UserError(f"every stage needs its blocks, width and stride, not {told}")
+    return attributes | stages
+
+
+def build(attributes: dict[str, Any]) -> nn.Module:
+    """Makes the module from `architecture`'s attributes, or from what JSON made of them."""
+    fixed = {key: tuple(value) if isinstance(value, list) else value for key, value in attributes.items()}
+    return IResNet(**{**fixed, "dtype": jnp.dtype(fixed["dtype"])})
+
+
+def describe(directory: files.PathLike, attributes: dict[str, Any], preprocessing: Preprocessing) -> None:
+    """Writes `network.json`, what `load` needs beside the checkpoints."""
+    if mesh.is_lead():
+        facts = {"architecture": attributes, "preprocessing": dataclasses.asdict(preprocessing)}
+        files.write_json(epath.Path(directory) / "network.json", facts)
+
+
+def save(directory: files.PathLike, attributes: dict[str, Any], network: Network) -> None:
+    """Writes a network that was not trained here, such as a converted one, so that `load` finds it.
+
+    Args:
+        directory: a folder of its own.
+        attributes: its `architecture`.
+        network: weights and preprocessing.
+    """
+    describe(directory, attributes, network.preprocessing)
+    checkpoints = Checkpoints(epath.Path(directory) / "checkpoints")
+    weights = {"params": {"backbone": network.variables["params"]}, "batch_stats": network.variables["batch_stats"]}
+    checkpoints.save(0, weights)
+    checkpoints.close()
+
+
+def load(directory: files.PathLike, key: str = "networks") -> Network:
+    """Loads a recogniser from its newest checkpoint.
+
+    Args:
+        directory: the folder `recognition/<name>` of a work directory, or one that `save` wrote.
+        key: the config key that names the folder, for the error line.
+
+    Raises:
+        UserError: there is no trained recogniser.
+    """
+    directory = epath.Path(directory)
+    if not (directory / "network.json").exists():
+        raise UserError(f"no recogniser in {directory}: train one there, or set --config.{key}=DIR to a trained one")
+    facts = files.read_json(directory / "network.json")
+    checkpoints = Checkpoints(directory / "checkpoints")
+    state = checkpoints.read()
+    checkpoints.close()
+    if state is None:
+        raise UserError(f"no checkpoint in {directory}: its training has not saved one yet")
+    variables = {"params": state["params"]["backbone"], "batch_stats": state["batch_stats"]}
+    given = {k: tuple(v) if isinstance(v, list) else v for k, v in facts["preprocessing"].items()}
+    return Network(build(facts["architecture"]), variables, Preprocessing(**given))

@@ -1,0 +1,142 @@
+"""How useful the synthetic faces are: what the report says about verification accuracy."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+
+from sface_jax.report import plots, words
+
+HELDOUT = "heldout"  # the benchmark drawn from identities set aside
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """One row of a benchmark's table."""
+
+    name: str
+    label: str
+    trained_on: str
+    colour: str
+    accuracy: float
+    std: float
+    tar: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Benchmark:
+    """One benchmark: its table and charts."""
+
+    name: str
+    label: str
+    pairs: int | None
+    folds: int | None
+    networks: list[Network]
+    chart: Markup
+    roc: Markup | None
+
+    def find(self, name: str) -> Network | None:
+        """The network of that name, if it was measured."""
+        return next((network for network in self.networks if network.name == name), None)
+
+    @property
+    def held_out(self) -> bool:
+        """Whether its identities are those set aside from the authentic dataset."""
+        return self.name == HELDOUT
+
+    @property
+    def best(self) -> Network | None:
+        """The most accurate of the networks trained on synthetic pictures."""
+        return max(
+            (network for network in self.networks if network.name in words.SYNTHETIC),
+            key=lambda network: network.accuracy,
+            default=None,
+        )
+
+    @property
+    def ceiling(self) -> Network | None:
+        """The network trained on authentic pictures."""
+        return self.find("authentic") or self.find("teacher")
+
+
+def benchmarks(verification: dict[str, dict[str, Any]]) -> list[Benchmark]:
+    """Turns the JSON files of the verify stage (network -> content) into benchmarks with their charts."""
+    names = dict.fromkeys(name for content in verification.values() for name in content.get("benchmarks", {}))
+    found = []
+    for number, name in enumerate(names):
+        measured = {
+            network: content["benchmarks"][name]
+            for network, content in sorted(verification.items(), key=lambda item: order(item[0]))
+            if words.finite(content.get("benchmarks", {}).get(name, {}).get("accuracy"))
+        }
+        if measured:
+            found.append(_benchmark(number, name, measured))
+    return found
+
+
+def order(name: str) -> tuple[int, str]:
+    """Sorts networks: those of the paper, others, baselines, the audit's matcher."""
+    known = list(words.NETWORKS)
+    if name in known:
+        return known.index(name), name
+    return len(known) + _is_baseline(name) + 2 * (name == "matcher"), name
+
+
+def _is_baseline(name: str) -> bool:
+    return any(word in name.lower() for word in ("pixels", "pca", "baseline"))
+
+
+def describe(name: str) -> tuple[str, str, str]:
+    """A network's label, what it was trained on, and its colour's role."""
+    if name in words.NETWORKS:
+        return words.NETWORKS[name]
+    if name == "matcher":
+        return words.MATCHER
+    if _is_baseline(name):
+        return name.replace("_", " "), "no training: a baseline", "other"
+    return name, "", "other"
+
+
+def _benchmark(number: int, name: str, measured: dict[str, dict[str, Any]]) -> Benchmark:
+    networks = []
+    for network, values in measured.items():
+        std = values.get("std")
+        tar = values.get("tar_at_far_1e-3")
+        networks.append(
+            Network(
+                network,
+                *describe(network),
+                accuracy=values["accuracy"],
+                std=std if words.finite(std) else 0.0,
+                tar=tar if words.finite(tar) else None,
+            )
+        )
+    label = "held-out identities" if name == HELDOUT else name
+    bars = [plots.Bar(n.label, n.accuracy, n.accuracy - n.std, n.accuracy + n.std, n.colour) for n in networks]
+    alt = f"Accuracy on {label}: " + ", ".join(f"{n.label} {words.percent(n.accuracy)}" for n in networks)
+    first = next(iter(measured.values()))
+    return Benchmark(
+        name=name,
+        label=label,
+        pairs=first.get("pairs"),
+        folds=first.get("folds"),
+        networks=networks,
+        chart=plots.accuracy(f"accuracy{number}", bars, alt),
+        roc=_roc(number, label, measured),
+    )
+
+
+def _roc(number: int, label: str, measured: dict[str, dict[str, Any]]) -> Markup | None:
+    curves, colours = {}, {}
+    for network, values in measured.items():
+        roc = values.get("roc") or {}
+        if network != "matcher" and roc.get("fmr") and roc.get("tmr"):
+            shown, _, colour = describe(network)
+            curves[shown] = np.array(roc["fmr"], np.float64), np.array(roc["tmr"], np.float64)
+            colours[shown] = colour
+    if not curves:
+        return None
+    return plots.roc(f"roc{number}", curves, colours, f"ROC curves on {label} of {', '.join(curves)}")

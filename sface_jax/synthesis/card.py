@@ -1,0 +1,88 @@
+"""The dataset card: what a person who is handed the dataset must know."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_CARD = """\
+# Synthetic faces: {classes:,} classes, {pictures:,} pictures
+
+Every picture in this dataset was drawn by a generative network. None is a photograph.
+{per_class:,} pictures of {image_size} x {image_size} pixels in each of {classes:,} classes, split `train`.
+
+![Some classes, one a row](preview.png)
+
+## How it was made
+
+A class-conditional StyleGAN2 generator was trained on {source}.
+Each identity of that training set is one class. The generator was then given a class and a random latent for each
+picture. This is the method of SFace (Boutros et al., IJCB 2022, arXiv 2206.10520).
+
+| | |
+|---|---|
+| generator | training step {step}, SHA-256 of its weights `{sha256}` |
+| latents | {latents} |
+| truncation psi | {psi} |
+| noise | {noise} |
+| seed | {seed} |
+
+Picture i of class c depends on the seed, c and i alone. `manifest.json` holds the same facts for programs, and the
+SHA-256 of each shard.
+
+## How to read it
+
+    import tensorflow_datasets as tfds
+    source = tfds.builder_from_directory("<this folder>").as_data_source("train")
+    source[0]  # {{"image": uint8 [{image_size}, {image_size}, 3], "label": int, "name": "{first}"}}
+
+Labels are 0 to {last}. Class names are neutral; they say nothing about the people of the training set.
+
+## Intended use
+
+Training and studying face recognition without handing on authentic pictures.
+Not intended: identifying people, building profiles, or passing the pictures off as photographs of someone.
+
+## Limits
+
+- **Synthetic is not anonymous.** Class c was learned from one authentic identity. A picture of class c may resemble
+  that person more than chance allows, and a generator may repeat what it was shown.
+- Classes are less distinct, and pictures within a class less alike, than those of authentic people.
+- The generator passes on the make-up of its training set: who is frequent there is frequent here.
+- Recognisers trained on this dataset alone are less accurate than those trained on authentic pictures.
+
+## Privacy
+
+This card states no privacy figure. The `privacy` stage measures how well synthetic pictures can be linked to
+authentic identities, and how well members of the training set can be told from others; it writes `privacy/audit.json`
+and a section of the report. Add its figures here before you release the dataset.
+
+## Licence
+
+To be set by whoever releases the dataset. The licence and the consent under which the authentic training pictures
+were obtained may limit what can be chosen.
+"""
+
+
+def write(recipe: dict[str, Any]) -> str:
+    """Returns the card, in Markdown, of a dataset made by the recipe of its manifest."""
+    return _CARD.format(
+        **{key: recipe[key] for key in ("classes", "pictures", "per_class", "image_size", "psi", "noise", "seed")},
+        **{key: recipe["generator"][key] for key in ("step", "sha256")},
+        source=_source(recipe["generator"]["trained_on"]),
+        latents=_latents(recipe),
+        first="synthetic-000000/000000",
+        last=recipe["classes"] - 1,
+    )
+
+
+def _latents(recipe: dict[str, Any]) -> str:
+    if recipe["strategy"] == "shared_seeds":
+        return f"picked, with replacement, from {recipe['shared_seeds']:,} that all classes share"
+    return "z ~ N(0, I), one of its own for each picture"
+
+
+def _source(trained_on: dict[str, Any] | None) -> str:
+    if trained_on is None:
+        return "labelled, authentic face pictures"
+    kind = "faces drawn by a program, which show no person" if trained_on["procedural"] else "authentic face pictures"
+    return f"{trained_on['pictures']:,} {kind}, of {trained_on['identities']:,} identities"

@@ -1,0 +1,60 @@
+"""Trains the toy recogniser: `python -m tests.multi.recognition_worker WORKDIR STEPS [TEACHER]`.
+
+With KILL_AT=n the process kills itself in the middle of step n. Prints the losses and a digest of the parameters.
+"""
+
+import hashlib
+import json
+import os
+import signal
+import sys
+
+import jax
+from etils import epath
+
+from sface_jax.core import mesh
+from sface_jax.data import dataset, layout
+from sface_jax.recognition import network, train
+from tests.recognition.toy import Toy, config
+
+
+def kill_at(number: int) -> None:
+    """Makes the trainer's step with that number the process's last."""
+    step = train.Trainer.step
+
+    def deadly(self, state, batch, at):
+        result = step(self, state, batch, at)
+        if at == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    train.Trainer.step = deadly
+
+
+def main(workdir: str, steps: str, teacher: str = "") -> None:
+    mesh.initialize_distributed()
+    folder = epath.Path(workdir)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / layout.INFO_FILE).touch()
+    toy = Toy()
+    dataset.open = lambda path: {"train": toy}
+    if "KILL_AT" in os.environ:
+        kill_at(int(os.environ["KILL_AT"]))
+    changes = {
+        "steps": int(steps),
+        "checkpoint_every": 4,
+        "augmentations": ("flip", "translate", "light"),
+        "dropout": 0.2,
+    }
+    if teacher:
+        changes |= {"teacher": teacher, "distillation_weight": 100.0}
+    train.run(config(folder, **changes), folder)
+    log = [json.loads(line) for line in (folder / "recognition/toy/metrics.jsonl").read_text().splitlines()]
+    leaves = jax.tree.leaves(jax.device_get(network.load(folder / "recognition/toy").variables))
+    digest = hashlib.sha256(b"".join(leaf.tobytes() for leaf in leaves)).hexdigest()
+    losses = [[record["step"], record["loss"]] for record in log]
+    print(json.dumps({"losses": losses, "digest": digest, "devices": jax.device_count()}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,187 @@
+"""The dataset is the same however it was drawn, opens everywhere, and says how it was made."""
+
+import hashlib
+import itertools
+import json
+import pathlib
+import shutil
+
+import numpy as np
+import pytest
+from etils import epath
+
+from sface_jax.core import pictures
+from sface_jax.core.errors import UserError
+from sface_jax.data import dataset, records
+from sface_jax.synthesis import generate
+from tests.multi import launch
+from tests.synthesis import small
+
+
+@pytest.fixture(scope="module", autouse=True)
+def untrained_generator():
+    """Puts the small generator in place of the loader's, and compiles it once for each config of the tests."""
+    compiled = {}
+    make_draw = generate.make_draw
+
+    def make_draw_once(config, *network):
+        key = tuple(config[name] for name in ("seed", "strategy", "shared_seeds", "psi", "noise", "batch_size"))
+        if key not in compiled:
+            compiled[key] = make_draw(config, *network)
+        return compiled[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(generate.network, "load", small.load)
+        patch.setattr(generate, "make_draw", make_draw_once)
+        yield
+
+
+def run(folder, **changes):
+    """Runs the stage; returns its result."""
+    return generate.run(small.config(folder, **changes), epath.Path(folder).parent)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The dataset of the unchanged config; tests only read it."""
+    folder = tmp_path_factory.mktemp("whole") / "synthetic"
+    run(folder)
+    return folder
+
+
+@pytest.fixture
+def copy(whole, tmp_path):
+    """A copy of it, to be changed."""
+    return pathlib.Path(shutil.copytree(whole, tmp_path / "copy"))
+
+
+def contents(folder):
+    """Every file of a folder, by its relative name."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def images(folder):
+    split = dataset.open(folder)["train"]
+    return split.images(np.arange(len(split)))
+
+
+def test_the_dataset_opens_and_has_what_was_asked_for(whole):
+    split = dataset.open(whole)["train"]
+    np.testing.assert_array_equal(split.labels, np.repeat(np.arange(5), 3))
+    assert split.class_names[4] == "synthetic-000004" and split[14]["name"] == "synthetic-000004/000002"
+    drawn = images(whole)
+    assert drawn.shape == (15, 8, 8, 3)
+    assert len(np.unique(drawn, axis=0)) == 15
+
+
+def test_tfds_opens_it(whole):
+    tfds = pytest.importorskip("tensorflow_datasets")
+    source = tfds.builder_from_directory(str(whole)).as_data_source("train")
+    assert len(source) == 15 and source[7]["label"] == 2
+    np.testing.assert_array_equal(source[7]["image"], images(whole)[7])
+
+
+def test_a_picture_depends_on_neither_batch_nor_shard_nor_pictures_a_class(whole, tmp_path):
+    run(tmp_path / "other", per_class=2, batch_size=5, shard_size=7, classes=4)
+    first, second = images(whole).reshape(5, 3, 8, 8, 3), images(tmp_path / "other").reshape(4, 2, 8, 8, 3)
+    difference = np.abs(first[:4, :2].astype(int) - second)
+    assert difference.max() <= 1 and difference.mean() < 1e-2  # a last bit may round another way
+
+
+def test_every_key_of_the_recipe_changes_the_pictures(whole, tmp_path):
+    changes = {"none": {}, "psi": {"psi": 0.5}, "pool": {"strategy": "shared_seeds"}}
+    drawn = {"random": images(whole)}
+    for name, change in changes.items():
+        run(tmp_path / name, noise="none", **change)
+        drawn[name] = images(tmp_path / name)
+    for first, second in itertools.combinations(drawn, 2):
+        assert np.mean(drawn[first] != drawn[second]) > 0.3, f"{first} and {second} give the same pictures"
+
+
+def test_a_run_that_was_cut_off_ends_with_the_same_bytes(whole, tmp_path, monkeypatch):
+    write_shard = records.write_shard
+
+    def cut_off(directory, split, shard, shards, examples):
+        if shard == 2:
+            next(iter(examples))
+            raise KeyboardInterrupt
+        return write_shard(directory, split, shard, shards, examples)
+
+    folder = tmp_path / "resumed"
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(records, "write_shard", cut_off)
+        run(folder)
+    assert json.loads((folder / "manifest.json").read_text())["complete"] is False
+    assert run(folder)["drawn_by_this_process"] == 7, "the two whole shards were drawn again"
+    assert contents(folder) == contents(whole)
+
+
+def test_two_processes_with_two_devices_each_write_the_same_bytes(whole, tmp_path):
+    results = launch.launch("synthesis_worker", tmp_path / "several", processes=2, devices=2)
+    assert [result["devices"] for result in results] == [2, 2]
+    assert [result["drawn_by_this_process"] for result in results] == [8, 7]
+    assert contents(tmp_path / "several") == contents(whole)
+
+
+def test_manifest_and_card_say_how_it_was_made_and_nothing_else(whole):
+    files = contents(whole)
+    manifest = json.loads(files["manifest.json"])
+    recipe = manifest["recipe"]
+    assert manifest["complete"]
+    assert (recipe["seed"], recipe["psi"], recipe["strategy"], recipe["generator"]["step"]) == (0, 1.0, "free", 7)
+    assert len(manifest["shards"]) == 4
+    for name, digest in manifest["shards"].items():
+        assert hashlib.sha256(files[name]).hexdigest() == digest
+    card = files["README.md"].decode()
+    assert recipe["generator"]["sha256"] in card and "not anonymous" in card
+    assert pictures.decode(files["preview.png"]).shape == (5 * 9 - 1, 3 * 9 - 1, 3)
+    assert "labelled, authentic face pictures" in card
+    for name, content in files.items():
+        assert str(whole.parent).encode() not in content, f"{name} tells a path of this machine"
+
+
+def test_the_card_tells_what_the_generator_learned_from(tmp_path):
+    counts = {"splits": {"train": {"identities": 5, "pictures": 1234}}, "procedural": True}
+    (tmp_path / "authentic").mkdir()
+    (tmp_path / "authentic" / "manifest.json").write_text(json.dumps({"source": "private/faces", "counts": counts}))
+    run(tmp_path / "synthetic", generator=str(tmp_path / "gan"))
+    card = (tmp_path / "synthetic" / "README.md").read_text()
+    assert "1,234 faces drawn by a program" in card and "private" not in card
+
+
+def test_png_folders_hold_the_same_pictures(whole, tmp_path):
+    run(tmp_path / "synthetic", png_folders=True)
+    folder = tmp_path / "synthetic" / "png"
+    files = sorted(folder.glob("*/*.png"))
+    assert len(files) == 15 and files[0].relative_to(folder) == pathlib.Path("synthetic-000000/000000.png")
+    np.testing.assert_array_equal(np.stack([pictures.decode(file.read_bytes()) for file in files]), images(whole))
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"strategy": "fre"}, "did you mean 'free'"),
+        ({"noise": "loud"}, "config.noise='loud'"),
+        ({"per_class": 0}, "config.per_class=0"),
+        ({"classes": 6}, "the generator knows 5"),
+    ],
+)
+def test_a_key_without_sense_is_told_before_anything_is_written(tmp_path, change, line):
+    with pytest.raises(UserError, match=line):
+        run(tmp_path / "synthetic", **change)
+    assert not list(tmp_path.iterdir())
+
+
+def test_shards_of_two_recipes_never_mix(copy):
+    before = contents(copy)
+    with pytest.raises(UserError, match="another seed"):
+        run(copy, seed=1)
+    assert contents(copy) == before
+
+
+def test_a_foreign_dataset_is_left_alone(copy):
+    (copy / "manifest.json").write_text('{"made_by": "prepare"}')
+    before = contents(copy)
+    with pytest.raises(UserError, match="did not write"):
+        run(copy)
+    assert contents(copy) == before
