@@ -23,7 +23,7 @@ NEEDS = {
     "distillation": ("synthesize", "authentic"),
     "combined": ("synthesize", "authentic"),
     "matcher": ("prepare",),
-    "verify": ("authentic", "classification", "distillation", "combined"),
+    "verify": ("authentic", "classification", "distillation", "combined", "matcher"),
     "privacy": ("synthesize", "matcher"),
     "report": ("verify", "privacy"),
 }
@@ -57,7 +57,7 @@ def up_to(last: str) -> ConfigDict:
         "distillation": _recognition(distillation.get_config(), "distillation"),
         "combined": _recognition(combined.get_config(), "combined"),
         "matcher": _recognition(classification.get_config(), "matcher", "{workdir}/authentic", "matcher"),
-        "verify": verify.get_config(),
+        "verify": _verify(),
         "privacy": privacy.get_config(),
         "report": report.get_config(),
     }
@@ -86,27 +86,38 @@ def _prepare() -> ConfigDict:
 
 def _gan() -> ConfigDict:
     config = gan.get_config()
+    # Small networks, small batches and a high rate: a CPU has time for some thousand steps only, and what counts in
+    # them is the number of updates. The label goes straight into D's projection for the same reason.
     config.z_dim = 64
     config.w_dim = 64
-    config.d_mapping_layers = 2
-    config.channel_base = 512
+    config.d_mapping_layers = 0
+    config.channel_base = 256
     config.d_channel_base = 256
-    config.channel_max = 64
+    config.channel_max = 32
     config.dtype = "float32"
-    config.kimg = 64.0
-    config.batch_size = 64
-    config.r1_gamma = 0.1
+    config.kimg = 144.0
+    config.batch_size = 16
+    config.generator_learning_rate = 0.01
+    config.discriminator_learning_rate = 0.01
+    config.r1_gamma = 0.02
     config.ema_kimg = 5.0
-    config.log_every = 25
-    config.sample_every = 200
-    config.checkpoint_every = 500
+    config.log_every = 100
+    config.sample_every = 1000
+    config.checkpoint_every = 1000
     return config
 
 
 def _synthesize() -> ConfigDict:
     config = synthesize.get_config()
-    config.per_class = 40
+    config.per_class = 32
     config.batch_size = 100
+    return config
+
+
+def _verify() -> ConfigDict:
+    config = verify.get_config()
+    config.networks = ("authentic", "classification", "distillation", "combined", "matcher")
+    config.baselines = ("pixels",)
     return config
 
 
@@ -123,7 +134,7 @@ def _recognition(
     config.dropout = 0.0
     config.scale = 32.0
     config.distillation_weight = min(config.distillation_weight, 2500.0)
-    config.epochs = 12.0
+    config.epochs = 9.0
     config.batch_size = 128
     config.learning_rate_batch = 128
     config.schedule = "cosine"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
+from collections.abc import Mapping
 
 from etils import epath
 
@@ -49,7 +50,7 @@ class MetricWriter:
                 continue  # the last line of a killed run may be cut short
         files.write_text(self.path, "".join(kept))
 
-    def write(self, step: int, scalars: dict[str, float]) -> None:
+    def write(self, step: int, scalars: Mapping[str, float | int]) -> None:
         """Appends one step's scalars; what is not finite is written as null."""
         if not mesh.is_lead():
             return

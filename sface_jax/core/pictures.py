@@ -10,15 +10,16 @@ from PIL import Image
 
 from sface_jax.core import files
 
+AnyArray = Array | np.ndarray
 Pixels = UInt8[np.ndarray, "h w 3"]
 
 
-def from_uint8(images: UInt8[Array, "*n h w c"] | UInt8[np.ndarray, "*n h w c"]) -> Float[Array, "*n h w c"]:
+def from_uint8(images: UInt8[AnyArray, "*n h w c"]) -> Float[AnyArray, "*n h w c"]:
     """Maps 0..255 to float32 in [-1, 1]: x / 127.5 - 1."""
     return images.astype("float32") / 127.5 - 1.0
 
 
-def to_uint8(images: Float[Array, "*n h w c"] | Float[np.ndarray, "*n h w c"]) -> UInt8[np.ndarray, "*n h w c"]:
+def to_uint8(images: Float[AnyArray, "*n h w c"]) -> UInt8[np.ndarray, "*n h w c"]:
     """Maps [-1, 1] to 0..255, rounding half to even and clipping what lies outside."""
     return np.clip(np.rint((np.asarray(images, np.float32) + 1.0) * 127.5), 0, 255).astype(np.uint8)
 

@@ -18,7 +18,13 @@ from sface_jax.core.progress import duration
 FREE = frozenset({"log_every", "checkpoint_every", "keep_checkpoints", "sample_every", "tensorboard", "workers"})
 
 
-def run(key: str, config: ConfigDict, workdir: epath.Path, function: Callable[[ConfigDict, epath.Path], dict]) -> None:
+def run(
+    key: str,
+    config: ConfigDict,
+    workdir: epath.Path,
+    function: Callable[[ConfigDict, epath.Path], dict],
+    again: bool = False,
+) -> None:
     """Runs one stage in `workdir` and keeps its config, state, time and result.
 
     `config.json` holds the resolved config of each stage that ran, `stages.json` its state ("running" or
@@ -29,13 +35,15 @@ def run(key: str, config: ConfigDict, workdir: epath.Path, function: Callable[[C
         config: its config, flat, with every "{workdir}" expanded.
         workdir: the work directory.
         function: does the work and returns a JSON-able result.
+        again: run it even where it finished before, with whatever config.
 
     Raises:
         UserError: the work directory was made with another config.
     """
     configs, stages = _read(workdir / "config.json"), _read(workdir / "stages.json")
     resolved = _plain(config)
-    entry = stages.get(key, {"state": "new", "wall_seconds": 0.0})
+    new = {"state": "new", "wall_seconds": 0.0}
+    entry = new if again else stages.get(key, new)
     if key in configs and entry["state"] != "new":
         _compare(key, configs[key], resolved, workdir)
     if entry["state"] == "finished":

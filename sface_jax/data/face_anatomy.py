@@ -124,7 +124,7 @@ def layers(p: Parameters, q: Parameters) -> list[Layer]:
 def _hair_behind(face: _Face, p: Parameters, q: Parameters) -> Iterator[Layer]:
     x, y = face.inside(-0.15)
     top = p["skull"] - p["hair_volume"]
-    style = {"strands": 1.0, "curled": True}
+    style = {"strands": 1.0, "curled": 1.0}
     yield layer(x, y + top - 0.02, 0.21, 0.2, face.hair, opacity=face.bun, **style)
     outline = {"bottom": 0.18 + face.length, "square": 0.15 + 0.5 * face.long, "opacity": face.haired}
     yield layer(x, y - 0.18, p["face_width"] + p["hair_sides"], -top, face.hair * 0.9, **outline, **style)
@@ -245,7 +245,7 @@ def _mouth(face: _Face, p: Parameters, q: Parameters) -> Iterator[Layer]:
 
 
 def _hair_in_front(face: _Face, p: Parameters, q: Parameters) -> Iterator[Layer]:
-    style = {"strands": 1.0, "curled": True}
+    style = {"strands": 1.0, "curled": 1.0}
     x, y = face.inside(0.16)
     x, y = x + 0.1 * p["hair_part"], y + face.hairline - 0.05
     fringe = {

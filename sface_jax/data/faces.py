@@ -22,14 +22,17 @@ from jaxtyping import Array, Float, Integer, Key, UInt8
 
 from sface_jax.core.errors import UserError
 from sface_jax.data.face_anatomy import Parameters, hue, layers
-from sface_jax.data.face_drawing import composite, ripple
+from sface_jax.data.face_drawing import Stack, composite, pile, ripple
 
 IntLike = int | Integer[Array, ""]
+RANDOM_BITS = "threefry2x32"
 SMALLEST, LARGEST = 16, 256
 # Samples along each side of a pixel: shapes antialias themselves, but shapes thinner than a pixel need this.
 SUPERSAMPLING = 2
-# Pixels drawn at once: few enough for the coverage of all layers to stay in the cache.
-CHUNK_PIXELS = 64 * 32 * 32
+# Pictures whose shapes are worked out at once, and pixels drawn at once: few enough for the coverage of all layers to
+# stay in the cache. Batches are padded to them, so that there is one program for the shapes and one a size.
+CHUNK = 64
+PIXELS = 16 * 32 * 32
 
 # Lengths in halves of the picture, angles in radians; what is between 0 and 1 is a share or a choice.
 IDENTITY: dict[str, tuple[float, float]] = {
@@ -155,19 +158,21 @@ def render(
     """
     if not SMALLEST <= size <= LARGEST:
         raise UserError(f"procedural faces are {SMALLEST} to {LARGEST} pixels wide, not {size}")
-    chunk = max(1, CHUNK_PIXELS // (size * size))
     key, pictures = _seed_key(seed), np.empty((len(identities), size, size, 3), np.uint8)
-    for start in range(0, len(identities), chunk):
-        part = slice(start, start + chunk)
-        count = len(identities[part])
-        # Every chunk is padded to the same length, so that there is one program a size.
-        padded = (np.pad(numbers[part].astype(np.uint32), (0, chunk - count)) for numbers in (identities, indices))
-        pictures[part] = np.asarray(_render_chunk(key, *padded, size))[:count]
+    step = min(CHUNK, max(1, PIXELS // (size * size)))
+    for start in range(0, len(identities), CHUNK):
+        chunk = pictures[start : start + CHUNK]
+        numbers = (one[start : start + CHUNK].astype(np.uint32) for one in (identities, indices))
+        scenes = jax.device_get(_arrange(key, *(np.pad(one, (0, CHUNK - len(chunk))) for one in numbers)))
+        for first in range(0, len(chunk), step):
+            part = chunk[first : first + step]
+            few = jax.tree.map(lambda leaf, first=first: leaf[first : first + step], scenes)
+            part[:] = np.asarray(_develop(few, size))[: len(part)]
     return pictures
 
 
 def _seed_key(seed: int) -> Key[Array, ""]:
-    return jax.random.key(seed, impl="threefry2x32")
+    return jax.random.key(seed, impl=RANDOM_BITS)
 
 
 def _person_key(seed_key, identity):
@@ -193,20 +198,31 @@ def _uniform(key, ranges: dict[str, tuple[float, float]]) -> Parameters:
     return {name: values[i] for i, name in enumerate(ranges)}
 
 
-@partial(jax.jit, static_argnames="size")
-def _render_chunk(seed_key, identities, indices, size: int) -> UInt8[Array, "n {size} {size} 3"]:
+# Two programs: what does not depend on the size, most of the compile time, is compiled once; see also `Stack`.
+@jax.jit
+def _arrange(seed_key, identities, indices):
+    """Parameters of the people and of the pictures, stacks of layers, and the bits of keys for the grain."""
+
     def one(identity, index):
         person = _person_key(seed_key, identity)
         key = _picture_key(person, index)
         p, q = _identity(person), _picture(key)
-        picture = _blur(_photograph(p, q, size), 0.6 * q["blur"] ** 3 * size / 32)
-        picture = picture + q["noise"] * _grain(jax.random.fold_in(key, 1), picture.shape)
-        return jnp.round(jnp.clip(picture, 0.0, 1.0) * 255.0).astype(jnp.uint8)
+        return p, q, pile(layers(p, q)), jax.random.key_data(jax.random.fold_in(key, 1))
 
     return jax.vmap(one)(identities, indices)
 
 
-def _photograph(p: Parameters, q: Parameters, size: int) -> Float[Array, "{size} {size} 3"]:
+@partial(jax.jit, static_argnames="size")
+def _develop(scenes, size: int) -> UInt8[Array, "n {size} {size} 3"]:
+    def one(p, q, stack, grain_bits):
+        picture = _blur(_photograph(p, q, stack, size), 0.6 * q["blur"] ** 3 * size / 32)
+        picture = picture + q["noise"] * _grain(jax.random.wrap_key_data(grain_bits, impl=RANDOM_BITS), picture.shape)
+        return jnp.round(jnp.clip(picture, 0.0, 1.0) * 255.0).astype(jnp.uint8)
+
+    return jax.vmap(one)(*scenes)
+
+
+def _photograph(p: Parameters, q: Parameters, stack: Stack, size: int) -> Float[Array, "{size} {size} 3"]:
     """The noiseless picture, 0..1 and sometimes above."""
     samples = SUPERSAMPLING * size
     axis = (jnp.arange(samples, dtype=jnp.float32) + 0.5) * (2.0 / samples) - 1.0
@@ -216,12 +232,12 @@ def _photograph(p: Parameters, q: Parameters, size: int) -> Float[Array, "{size}
     dx, dy = screen_x - q["shift_x"], screen_y - q["shift_y"]
     x, y = cos * dx + sin * dy, cos * dy - sin * dx
     amplitude, frequency = 0.05 * jnp.maximum(0.0, p["hair_curl"] - 0.4), 3.0 + 3.0 * p["hair_length"]
-    curled_x, curled_y = x + amplitude * ripple(frequency * y), y + amplitude * ripple(frequency * x)
+    ripple_x, ripple_y = amplitude * ripple(frequency * y), amplitude * ripple(frequency * x)
 
     canvas = [*_background(q, screen_x, screen_y), jnp.zeros_like(x), jnp.zeros_like(x)]
-    *colours, relief, strands = composite(canvas, layers(p, q), x, y, curled_x, curled_y)
+    *colours, relief, strands = composite(canvas, stack, x, y, ripple_x, ripple_y)
     # The strands of the hair fan out from the crown.
-    fan = curled_x / (0.5 + jnp.abs(curled_y - p["skull"]))
+    fan = (x + ripple_x) / (0.5 + jnp.abs(y + ripple_y - p["skull"]))
     texture = 0.05 * ripple(5.0 * fan + p["hair_part"]) + 0.07 * ripple(13.0 * fan + 0.5 * y)
     light = (1.0 + relief * q["light_contrast"] * (1.25 * _lambert(q, x, y) - 0.85)) * (1.0 + strands * texture)
     gains = jnp.exp(q["brightness"]) * jnp.stack([1.0 + q["warmth"], 1.0 + q["tint"], 1.0 - q["warmth"]])

@@ -11,9 +11,9 @@ from etils import epath
 from jaxtyping import Int
 from ml_collections import ConfigDict
 
-from sface_jax.core import files, mesh
+from sface_jax.core import files, mesh, pictures
 from sface_jax.core.errors import UserError
-from sface_jax.data import pairs
+from sface_jax.data import dataset, pairs
 from sface_jax.data.folders import FolderSource
 from sface_jax.data.sources import ProceduralFaces, Source
 
@@ -24,7 +24,9 @@ FOLDS = 10
 
 
 def run(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
-    """Builds `workdir/authentic`: the dataset, `manifest.json` and `heldout_pairs.txt` (LFW's format, 10 folds).
+    """Builds `workdir/authentic`: the dataset, `manifest.json`, `preview.png` and `heldout_pairs.txt`.
+
+    The pairs are in LFW's format, 10 folds.
 
     The folder appears when it is whole. Identities are held out before anything is trained: `heldout_identities` for
     verification and as the audit's non-members, `matcher_identities` to train the audit's own matcher. Each is a
@@ -61,6 +63,7 @@ def _build(config: ConfigDict, target: epath.Path) -> None:
         builders.build(source, identities, temporary)
         if drawn:
             pairs.write_pairs_file(temporary / PAIRS, drawn, labels, heldout)
+        _write_preview(temporary)
         files.write_json(temporary / MANIFEST, _manifest(temporary, config, source, identities, drawn))
         temporary.rename(target)
     finally:
@@ -128,6 +131,16 @@ def _draw_pairs(labels: Int[np.ndarray, " n"], config: ConfigDict) -> pairs.Pair
     if per_fold < config.pairs_per_fold:
         logging.warning("held-out pictures give %d pairs a fold, not %d", per_fold, config.pairs_per_fold)
     return pairs.make_pairs(labels, folds=FOLDS, pairs_per_fold=per_fold, seed=config.seed)
+
+
+def _write_preview(directory: epath.Path, most: int = 8) -> None:
+    """Draws pictures of some identities to train on, a row each; synthesis draws the same identities."""
+    split = dataset.open(directory)["train"]
+    chosen = np.linspace(0, split.num_classes - 1, min(most, split.num_classes)).astype(int)
+    of_each = [np.flatnonzero(split.labels == split.classes[i])[:most] for i in chosen]
+    columns = min(map(len, of_each))
+    images = np.stack([split.images(indices[:columns]) for indices in of_each])
+    pictures.write_png(directory / "preview.png", pictures.grid(images))
 
 
 def _manifest(

@@ -41,22 +41,57 @@ class BatchNorm(nn.Module):
             scale = self.variable("batch_stats", "scale", jnp.ones, shape).value
         bias = self.param("bias", nn.initializers.zeros, shape)
         if not train:
-            return _affine(x, mean.value, var.value, scale, bias)
-        axes = tuple(range(x.ndim - 1))
-        x32 = x.astype(jnp.float32)
-        batch_mean = x32.mean(axes)
-        batch_var = jnp.square(x32 - batch_mean).mean(axes)
+            gain = scale * jax.lax.rsqrt(var.value + EPSILON)
+            return ((x.astype(jnp.float32) - mean.value) * gain + bias).astype(x.dtype)
+        y, batch_mean, batch_var = _normalise(x, scale, bias)
         if not self.is_initializing():
             count = x.size // x.shape[-1]
             mean.value = MOMENTUM * mean.value + (1 - MOMENTUM) * batch_mean
             var.value = MOMENTUM * var.value + (1 - MOMENTUM) * batch_var * (count / max(count - 1, 1))
-        return _affine(x, batch_mean, batch_var, scale, bias)
+        return y
 
 
-def _affine(x, mean, var, scale, bias):
-    """y = (x - mean) / sqrt(var + eps) * scale + bias, in float32, returned in x's type."""
-    gain = scale * jax.lax.rsqrt(var + EPSILON)
-    return ((x.astype(jnp.float32) - mean) * gain + bias).astype(x.dtype)
+@jax.custom_vjp
+def _normalise(x: Array, scale: Array, bias: Array) -> tuple[Array, Array, Array]:
+    """y = (x - mean) / sqrt(var + eps) * scale + bias with the batch's mean and biased variance, which it returns too.
+
+    Mean and variance carry no gradient of their own. The gradient of y is written out because what automatic
+    differentiation makes of it takes a third more time of a training step on a CPU.
+    """
+    return _normalise_forward(x, scale, bias)[0]
+
+
+def _normalise_forward(x, scale, bias):
+    x32, count = x.astype(jnp.float32), x.size // x.shape[-1]
+    mean = _channel_sums(x32) / count
+    var = _channel_sums(jnp.square(x32 - mean)) / count
+    rate = jax.lax.rsqrt(var + EPSILON)
+    y = (x32 - mean) * (rate * scale) + bias
+    return (y.astype(x.dtype), mean, var), (x, mean, rate, scale)
+
+
+def _normalise_backward(kept, gradients):
+    # dx = scale/std (g - mean(g) - xhat mean(g xhat)),  xhat = (x - mean)/std
+    x, mean, rate, scale = kept
+    g, count = gradients[0].astype(jnp.float32), x.size // x.shape[-1]
+    centred = x.astype(jnp.float32) - mean
+    g_bias = _channel_sums(g)
+    g_scale = _channel_sums(g * centred) * rate
+    g_x = (scale * rate) * (g - g_bias / count - centred * (rate * g_scale / count))
+    return g_x.astype(x.dtype), g_scale, g_bias
+
+
+_normalise.defvjp(_normalise_forward, _normalise_backward)
+
+
+def _channel_sums(x: Array) -> Array:
+    """Sums over all axes but the last; on a CPU, where XLA's reduction is serial, as a product with ones."""
+
+    def product(x):
+        flat = x.reshape(-1, x.shape[-1])
+        return jnp.matmul(jnp.ones((1, len(flat)), x.dtype), flat, precision=jax.lax.Precision.HIGHEST)[0]
+
+    return jax.lax.platform_dependent(x, cpu=product, default=lambda x: x.sum(tuple(range(x.ndim - 1))))
 
 
 class PReLU(nn.Module):

@@ -98,6 +98,10 @@ def summarise(findings: Findings) -> dict[str, Any]:
     for network, content in findings.verification.items():
         for benchmark, values in content.get("benchmarks", {}).items():
             verification.setdefault(benchmark, {})[network] = {key: values.get(key) for key in kept}
+    teachers = {config.get("teacher", "").rpartition("/")[2] for config in findings.configs.values()} - {""}
+    for networks in verification.values():
+        if len(teachers) == 1 and (teacher := networks.get(*teachers)):
+            networks.setdefault("teacher", teacher)  # the same network under the name of what it does
     privacy = {key: value for key, value in findings.audit.items() if key not in ("score_sets", "other_matchers")}
     if "relations" in privacy:
         privacy["relations"] = {

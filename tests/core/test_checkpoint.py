@@ -1,0 +1,56 @@
+"""Checkpoints that are whole, cut short, or all broken."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sface_jax.core.checkpoint import Checkpoints
+from sface_jax.core.errors import UserError
+
+
+def saved(folder, steps):
+    checkpoints = Checkpoints(folder)
+    for step in steps:
+        checkpoints.save(step, {"x": jnp.full(1000, step, jnp.float32)})
+    checkpoints.close()
+
+
+def cut_short(folder, step):
+    """Halves every file of data of a checkpoint."""
+    files = [file for file in (folder / str(step) / "state").rglob("*") if file.is_file() and "/d/" in str(file)]
+    assert files
+    for file in files:
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def test_the_newest_two_are_kept_and_the_newest_comes_back(tmp_path):
+    saved(tmp_path, [1, 2, 3])
+    checkpoints = Checkpoints(tmp_path)
+    assert checkpoints.manager.all_steps() == [2, 3]
+    np.testing.assert_array_equal(checkpoints.restore({"x": jnp.zeros(1000)})["x"], 3)
+    np.testing.assert_array_equal(checkpoints.read()["x"], 3)
+
+
+def test_one_cut_short_gives_way_to_the_one_before(tmp_path, caplog):
+    saved(tmp_path, [1, 2])
+    cut_short(tmp_path, 2)
+    checkpoints = Checkpoints(tmp_path)
+    np.testing.assert_array_equal(checkpoints.restore({"x": jnp.zeros(1000)})["x"], 1)
+    assert "checkpoint 2" in caplog.text and "cannot be read" in caplog.text
+    assert (tmp_path / "broken-2").exists()
+    checkpoints.save(2, {"x": jnp.full(1000, 5.0)})
+    checkpoints.close()
+    np.testing.assert_array_equal(Checkpoints(tmp_path).read()["x"], 5)
+
+
+def test_nothing_is_touched_when_none_can_be_read(tmp_path):
+    saved(tmp_path, [1, 2])
+    cut_short(tmp_path, 1)
+    cut_short(tmp_path, 2)
+    with pytest.raises(UserError, match="no checkpoint in .* can be read"):
+        Checkpoints(tmp_path).read()
+    assert {path.name for path in tmp_path.iterdir()} == {"1", "2"}
+
+
+def test_an_empty_folder_gives_nothing(tmp_path):
+    assert Checkpoints(tmp_path).restore({"x": jnp.zeros(3)}) is None

@@ -1,0 +1,79 @@
+"""The loop: what ends it, and that it goes on where it ended."""
+
+import itertools
+import json
+import os
+import signal
+
+import flax.struct
+import jax.numpy as jnp
+import pytest
+from etils import epath
+
+from sface_jax.core import train_loop
+from sface_jax.core.errors import Interrupted, Unfinished
+
+
+class Counter(flax.struct.PyTreeNode):
+    step: object
+    total: object
+
+
+def start():
+    return Counter(step=jnp.zeros((), jnp.int32), total=jnp.zeros(()))
+
+
+def add(state, batch, number):
+    assert number == state.step
+    return Counter(step=state.step + 1, total=state.total + batch), {"loss": state.total}
+
+
+def run(directory, step=add, total_steps=10, **options):
+    return train_loop.run(
+        "count", start(), step, lambda first: map(float, itertools.count(first)),
+        total_steps=total_steps, directory=epath.Path(directory), log_every=2, checkpoint_every=4, **options,
+    )  # fmt: skip
+
+
+def test_a_run_goes_on_where_it_stopped(tmp_path):
+    assert run(tmp_path, total_steps=6).total == sum(range(6))
+    assert run(tmp_path, total_steps=10).total == sum(range(10))
+    log = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in log] == [2, 4, 6, 8, 10]
+    assert log[0]["loss"] == pytest.approx(0.0) and log[1]["loss"] == pytest.approx((1 + 3) / 2)
+
+
+def test_sigterm_saves_and_ends(tmp_path):
+    def step(state, batch, number):
+        if number == 6:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return add(state, batch, number)
+
+    handler = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Interrupted, match="saved at step 7 of 10"):
+        run(tmp_path, step)
+    assert signal.getsignal(signal.SIGTERM) == handler
+    first = []
+
+    def watched(state, batch, number):
+        first.append(number)
+        return add(state, batch, number)
+
+    assert run(tmp_path, watched).total == sum(range(10))
+    assert first[0] == 7
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_with_the_step_to_go_back_to(tmp_path):
+    def step(state, batch, number):
+        state, told = add(state, batch, number)
+        return state, {"loss": told["loss"] * (jnp.nan if number == 5 else 1.0)}
+
+    with pytest.raises(Unfinished, match="loss is nan .* newest checkpoint is step 4"):
+        run(tmp_path, step)
+
+
+def test_hooks_are_called_on_their_steps_and_at_the_end(tmp_path):
+    seen = []
+    run(tmp_path, hooks=[(4, lambda state, step: seen.append(step) or {"extra": step})])
+    assert seen == [4, 8, 10]
+    assert '"extra": 8.0' in (tmp_path / "metrics.jsonl").read_text()

@@ -1,0 +1,53 @@
+"""Trains a small GAN: `python -m tests.multi.gan_worker WORKDIR STEPS`.
+
+With KILL_AT=n the process kills itself in the middle of step n. Prints the losses and a digest of the whole state.
+"""
+
+import hashlib
+import json
+import os
+import signal
+import sys
+
+import jax
+from etils import epath
+
+from sface_jax.core import mesh
+from sface_jax.core.checkpoint import Checkpoints
+from sface_jax.data import dataset
+from sface_jax.gan import train
+from tests.gan.toy import config
+from tests.recognition.toy import Toy
+
+
+def kill_at(number: int) -> None:
+    """Makes the trainer's step with that number the process's last."""
+    step = train.Trainer.step
+
+    def deadly(self, state, batch, at):
+        result = step(self, state, batch, at)
+        if at == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    train.Trainer.step = deadly
+
+
+def main(workdir: str, steps: str) -> None:
+    mesh.initialize_distributed()
+    folder = epath.Path(workdir)
+    toy = Toy()
+    dataset.open = lambda path: {"train": toy}
+    if "KILL_AT" in os.environ:
+        kill_at(int(os.environ["KILL_AT"]))
+    train.run(config(kimg=int(steps) * 8 / 1000), folder)
+    log = [json.loads(line) for line in (folder / "gan/metrics.jsonl").read_text().splitlines()]
+    checkpoints = Checkpoints(folder / "gan/checkpoints")
+    leaves = jax.tree.leaves(jax.device_get(checkpoints.read()))
+    digest = hashlib.sha256(b"".join(leaf.tobytes() for leaf in leaves)).hexdigest()
+    losses = [[record["step"], record["g_loss"], record["d_loss"]] for record in log]
+    print(json.dumps({"losses": losses, "digest": digest, "devices": jax.device_count()}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
