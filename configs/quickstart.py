@@ -95,7 +95,7 @@ def _gan() -> ConfigDict:
     config.d_channel_base = 256
     config.channel_max = 32
     config.dtype = "float32"
-    config.kimg = 144.0
+    config.kimg = 96.0
     config.batch_size = 16
     config.generator_learning_rate = 0.01
     config.discriminator_learning_rate = 0.01
@@ -134,7 +134,7 @@ def _recognition(
     config.dropout = 0.0
     config.scale = 32.0
     config.distillation_weight = min(config.distillation_weight, 2500.0)
-    config.epochs = 9.0
+    config.epochs = 7.0
     config.batch_size = 128
     config.learning_rate_batch = 128
     config.schedule = "cosine"

@@ -25,7 +25,7 @@ if command -v nvidia-smi > /dev/null; then
 fi
 
 pids=()
-trap 'kill -TERM "${pids[@]}" 2> /dev/null || true' EXIT
+trap 'kill -KILL "${pids[@]}" 2> /dev/null || true' EXIT
 trap 'kill -TERM "${pids[@]}" 2> /dev/null || true; wait; exit 143' TERM INT
 
 for ((i = 0; i < processes; i++)); do

@@ -67,7 +67,6 @@ def test_a_folder_of_pictures_is_prepared_once_and_bound_to_its_config(tmp_path)
     assert "image_size=32, now it is 64" in refused(*command, "--config.image_size=64")
 
 
-@pytest.mark.slow
 def test_the_tiny_quickstart_ends_with_a_report_and_a_summary(tmp_path):
     ended = run("--config=configs/quickstart.py:tiny", f"--workdir={tmp_path}", timeout=900)
     assert ended.returncode == 0, ended.stderr

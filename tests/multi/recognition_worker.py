@@ -1,4 +1,4 @@
-"""Trains the toy recogniser: `python -m tests.multi.recognition_worker WORKDIR STEPS [TEACHER]`.
+"""Trains the toy recogniser: `python -m tests.multi.recognition_worker WORKDIR TEACHER STEPS`.
 
 With KILL_AT=n the process kills itself in the middle of step n. Prints the losses and a digest of the parameters.
 """
@@ -31,23 +31,16 @@ def kill_at(number: int) -> None:
     train.Trainer.step = deadly
 
 
-def main(workdir: str, steps: str, teacher: str = "") -> None:
+def main(workdir: str, teacher: str, steps: str) -> None:
     mesh.initialize_distributed()
     folder = epath.Path(workdir)
-    folder.mkdir(parents=True, exist_ok=True)
     (folder / layout.INFO_FILE).touch()
     toy = Toy()
     dataset.open = lambda path: {"train": toy}
     if "KILL_AT" in os.environ:
         kill_at(int(os.environ["KILL_AT"]))
-    changes = {
-        "steps": int(steps),
-        "checkpoint_every": 4,
-        "augmentations": ("flip", "translate", "light"),
-        "dropout": 0.2,
-    }
-    if teacher:
-        changes |= {"teacher": teacher, "distillation_weight": 100.0}
+    changes = {"steps": int(steps), "checkpoint_every": 4, "dropout": 0.2, "teacher": teacher}
+    changes |= {"distillation_weight": 100.0, "augmentations": ("flip", "translate", "light")}
     train.run(config(folder, **changes), folder)
     log = [json.loads(line) for line in (folder / "recognition/toy/metrics.jsonl").read_text().splitlines()]
     leaves = jax.tree.leaves(jax.device_get(network.load(folder / "recognition/toy").variables))

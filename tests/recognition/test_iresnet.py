@@ -12,7 +12,7 @@ import pytest
 from sface_jax.convert.recognizers import iresnet_from_state_dict
 from sface_jax.core.errors import UserError
 from sface_jax.recognition import network
-from sface_jax.recognition.iresnet import BatchNorm, IResNet
+from sface_jax.recognition.iresnet import EPSILON, BatchNorm, IResNet
 
 FIXTURES = Path(__file__).parents[3] / "shared" / "fixtures" / "recognition"
 needs_fixtures = pytest.mark.skipif(not FIXTURES.exists(), reason=f"no reference arrays in {FIXTURES}")
@@ -122,24 +122,45 @@ def test_entries_and_parameter_counts_of_published_networks(name):
     assert (found.blocks, found.squeeze_excitation) == (module.blocks, module.squeeze_excitation)
 
 
-@pytest.mark.parametrize("changes", [{}, {"dtype": "bfloat16"}, {"squeeze_excitation": True, "strides": (1, 2, 2)}])
-def test_narrow_network_embeds_small_pictures_in_float32(changes):
-    module = network.build(network.architecture("iresnet_narrow", embedding_size=16, widths=(8, 8, 8), **changes))
-    x = jnp.linspace(-1, 1, 2 * 32 * 32 * 3).reshape(2, 32, 32, 3)
-    variables = jax.jit(module.init)(jax.random.key(0), x)
-    embedding, changed = jax.jit(lambda v: module.apply(v, x, train=True, mutable=["batch_stats"]))(variables)
+@pytest.mark.parametrize("changes", [{"dtype": "bfloat16"}, {"squeeze_excitation": True, "stem_stride": 1}])
+def test_narrow_networks_give_float32_whatever_the_body(changes):
+    stage = {"blocks": (1,), "widths": (8,), "strides": (2,), "embedding_size": 16}
+    module = network.build(network.architecture("iresnet_narrow", **stage, **changes))
+    x = jnp.linspace(-1, 1, 2 * 16 * 16 * 3).reshape(2, 16, 16, 3)
+    embedding, variables = jax.jit(lambda x: module.init_with_output(jax.random.key(0), x, train=True))(x)
     assert embedding.shape == (2, 16) and embedding.dtype == jnp.float32
-    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves((variables, changed)))
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(variables))
 
 
 def test_batch_norm_is_over_the_batch_and_remembers_the_unbiased_variance():
     x = jax.random.normal(jax.random.key(0), (5, 2, 2, 3)) * 4 + 1
     norm = BatchNorm()
-    y, changed = norm.apply(norm.init(jax.random.key(0), x, True), x, True, mutable=["batch_stats"])
+    variables = norm.init(jax.random.key(0), x, True)
+    y, changed = norm.apply(variables, x, True, mutable=["batch_stats"])
     np.testing.assert_allclose(y.mean((0, 1, 2)), 0, atol=1e-5)
     np.testing.assert_allclose(y.var((0, 1, 2)), 1, rtol=1e-4)
     unbiased = np.asarray(x).var((0, 1, 2), ddof=1)
     np.testing.assert_allclose(changed["batch_stats"]["var"], 0.9 + 0.1 * unbiased, rtol=1e-5)
+
+
+def test_batch_norms_gradient_is_the_derivative():
+    def plain(x, scale, bias):
+        mean = x.mean((0, 1))
+        return (x - mean) * jax.lax.rsqrt(jnp.square(x - mean).mean((0, 1)) + EPSILON) * scale + bias
+
+    def written(x, scale, bias):
+        variables = {"params": {"scale": scale, "bias": bias}, "batch_stats": {"mean": bias, "var": scale}}
+        return BatchNorm().apply(variables, x, True, mutable=["batch_stats"])[0]
+
+    keys = jax.random.split(jax.random.key(1), 4)
+    x, weight = jax.random.normal(keys[0], (4, 5, 3)) * 3 + 1, jax.random.normal(keys[1], (4, 5, 3))
+    arguments = x, jax.random.normal(keys[2], (3,)), jax.random.normal(keys[3], (3,))
+    found, expected = (
+        jax.jit(jax.grad(lambda *a, f=f: (f(*a) * weight).sum(), argnums=(0, 1, 2)))(*arguments)
+        for f in (written, plain)
+    )
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
 def test_features_are_flattened_by_channel_height_and_width():

@@ -68,14 +68,19 @@ def one_step(toy, **changes):
     return jax.device_get(state), jax.device_get(told)
 
 
-def test_the_loss_is_the_weighted_sum_and_the_teacher_stays(trained, toy):
+@pytest.fixture(scope="module")
+def classified(toy):
+    """One step by labels alone, with a small clip and no decay."""
+    return one_step(toy, clip_norm=1e-3, weight_decay=0.0)
+
+
+def test_the_loss_is_the_weighted_sum_and_the_teacher_stays(trained, toy, classified):
     teacher = str(trained[0] / "recognition/authentic")
-    _, classified = one_step(toy)
     distilled_state, distilled = one_step(toy, classification_weight=0.0, distillation_weight=100.0, teacher=teacher)
     _, both = one_step(toy, classification_weight=0.5, distillation_weight=100.0, teacher=teacher)
-    for term, alone in (("classification_loss", classified), ("distillation_loss", distilled)):
+    for term, alone in (("classification_loss", classified[1]), ("distillation_loss", distilled)):
         np.testing.assert_allclose(both[term], alone[term], rtol=1e-5)
-    expected = 0.5 * classified["classification_loss"] + 100 * distilled["distillation_loss"]
+    expected = 0.5 * classified[1]["classification_loss"] + 100 * distilled["distillation_loss"]
     np.testing.assert_allclose(both["loss"], expected, rtol=1e-5)
     assert "head" not in distilled_state.params and "classification_loss" not in distilled
 
@@ -87,10 +92,9 @@ def test_a_student_that_is_its_teacher_has_no_distillation_loss(trained, toy):
     assert train.losses.distillation(embeddings, 3 * embeddings) < 1e-10
 
 
-def test_the_clip_is_the_backbones(toy):
-    state, told = one_step(toy, clip_norm=1e-3, weight_decay=0.0)
-    rate = told["learning_rate"]
-    np.testing.assert_allclose(rate, 0.1)
+def test_the_clip_is_the_backbones(classified):
+    state, told = classified
+    np.testing.assert_allclose(told["learning_rate"], 0.1)
     assert told["gradient_norm"] > 0.1
     np.testing.assert_allclose(optimiser.norm(state.velocity["backbone"]), 1e-3, rtol=1e-2)
     assert optimiser.norm(state.velocity["head"]) > 1e-2
