@@ -5,8 +5,14 @@
 Needs nothing. Expected: DIR/report/index.html, with the verification accuracy (10-fold, identities that nothing was
 trained on) of `authentic` above 0.93, `classification` above 0.75, `distillation` and `combined` above that.
 
-Each stage's own config has a variant `quickstart` that runs this pipeline up to that stage. The variant
-`configs/quickstart.py:tiny` goes through every stage in about a minute; its figures mean nothing.
+Each stage's own config has a variant `quickstart` that runs this pipeline up to that stage.
+
+    python -m sface_jax.main --config=configs/quickstart.py:folder --workdir=DIR --config.prepare.source=FOLDER
+
+The same pipeline on real pictures, FOLDER/<identity>/<picture>, at the same size: to see one's own data go through
+before accelerators are paid for. Expected: docs/RESULTS.md shows two such runs.
+
+The variant `tiny` goes through every stage in about two minutes; its figures mean nothing.
 """
 
 from ml_collections import ConfigDict
@@ -28,13 +34,17 @@ NEEDS = {
     "report": ("verify", "privacy"),
 }
 
+NETWORKS = ("authentic", "classification", "distillation", "combined", "matcher")
+
 
 def get_config(variant: str = "") -> ConfigDict:
-    """Returns the pipeline, or with variant "tiny" one that only shows that every stage runs."""
+    """Returns the pipeline; variant "folder" takes real pictures, "tiny" only shows that every stage runs."""
+    if variant == "folder":
+        return _folder()
     if variant == "tiny":
         return _tiny()
     if variant:
-        raise ValueError(f'configs/quickstart.py has no variant "{variant}": there is "tiny"')
+        raise ValueError(f'configs/quickstart.py has no variant "{variant}": there are "folder" and "tiny"')
     return up_to("report")
 
 
@@ -52,11 +62,11 @@ def up_to(last: str) -> ConfigDict:
         "prepare": _prepare(),
         "gan": _gan(),
         "synthesize": _synthesize(),
-        "authentic": _recognition(classification.get_config(), "authentic", "{workdir}/authentic", "train"),
+        "authentic": _recognition(classification.get_config(), "authentic", "{workdir}/authentic", "train", 12.0),
         "classification": _recognition(classification.get_config(), "classification"),
         "distillation": _recognition(distillation.get_config(), "distillation"),
         "combined": _recognition(combined.get_config(), "combined"),
-        "matcher": _recognition(classification.get_config(), "matcher", "{workdir}/authentic", "matcher"),
+        "matcher": _recognition(classification.get_config(), "matcher", "{workdir}/authentic", "matcher", 16.0),
         "verify": _verify(),
         "privacy": privacy.get_config(),
         "report": report.get_config(),
@@ -116,13 +126,13 @@ def _synthesize() -> ConfigDict:
 
 def _verify() -> ConfigDict:
     config = verify.get_config()
-    config.networks = ("authentic", "classification", "distillation", "combined", "matcher")
+    config.networks = NETWORKS
     config.baselines = ("pixels",)
     return config
 
 
 def _recognition(
-    config: ConfigDict, name: str, dataset: str = "{workdir}/synthetic", split: str = "train"
+    config: ConfigDict, name: str, dataset: str = "{workdir}/synthetic", split: str = "train", epochs: float = 7.0
 ) -> ConfigDict:
     config.name = name
     config.dataset = dataset
@@ -134,7 +144,7 @@ def _recognition(
     config.dropout = 0.0
     config.scale = 32.0
     config.distillation_weight = min(config.distillation_weight, 2500.0)
-    config.epochs = 7.0
+    config.epochs = epochs
     config.batch_size = 128
     config.learning_rate_batch = 128
     config.schedule = "cosine"
@@ -142,6 +152,19 @@ def _recognition(
     config.log_every = 20
     config.checkpoint_every = 500
     config.tensorboard = False
+    return config
+
+
+def _folder() -> ConfigDict:
+    """The pipeline on a folder of pictures, with as many steps whatever its size."""
+    config = up_to("report")
+    config.prepare.source = ""
+    config.prepare.drop_small_identities = True
+    config.prepare.heldout_identities = 0.15
+    config.prepare.matcher_identities = 0.2
+    config.gan.kimg = 96.0
+    for name in NETWORKS:
+        config[name].steps = 400
     return config
 
 
@@ -155,6 +178,6 @@ def _tiny() -> ConfigDict:
     config.gan.update({"kimg": 0.128, "batch_size": 16, "channel_base": 128, "d_channel_base": 128, "channel_max": 16})
     config.gan.sample_every = 4
     config.synthesize.update({"per_class": 6, "batch_size": 20})
-    for name in ("authentic", "classification", "distillation", "combined", "matcher"):
+    for name in NETWORKS:
         config[name].update({"steps": 4, "batch_size": 16, "widths": (8, 8, 16), "embedding_size": 16, "log_every": 2})
     return config

@@ -5,12 +5,12 @@ from __future__ import annotations
 import io
 
 import numpy as np
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Float, UInt8
 from PIL import Image
 
 from sface_jax.core import files
+from sface_jax.core.arrays import AnyArray
 
-AnyArray = Array | np.ndarray
 Pixels = UInt8[np.ndarray, "h w 3"]
 
 

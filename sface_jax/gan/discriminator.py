@@ -6,10 +6,11 @@ import math
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
+from sface_jax.core.arrays import AnyArray
 from sface_jax.gan import ops
-from sface_jax.gan.generator import Images, Labels, Mapping, channels_at, resolutions
+from sface_jax.gan.generator import Labels, Mapping, Maps, channels_at, resolutions
 
 
 class DiscriminatorBlock(nn.Module):
@@ -19,7 +20,7 @@ class DiscriminatorBlock(nn.Module):
     out_features: int
 
     @nn.compact
-    def __call__(self, x: Images) -> Float[Array, "n h//2 w//2 d"]:
+    def __call__(self, x: Maps) -> Maps:
         """Applies the block."""
         gain = math.sqrt(0.5)
         skip = ops.Conv(self.out_features, 1, "linear", use_bias=False, down=True, gain=gain, name="skip")(x)
@@ -36,7 +37,7 @@ class Epilogue(nn.Module):
     mbstd_channels: int
 
     @nn.compact
-    def __call__(self, x: Images) -> Float[Array, "n d"]:
+    def __call__(self, x: Maps) -> Float[AnyArray, "n d"]:
         """Returns one float32 vector a picture."""
         if self.mbstd_channels:
             x = ops.minibatch_stddev(x, self.mbstd_group_size, self.mbstd_channels)
@@ -75,7 +76,7 @@ class Discriminator(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, images: Images, c: Labels) -> Float[Array, " n"]:
+    def __call__(self, images: Maps, c: Labels) -> Float[AnyArray, " n"]:
         """Scores pictures: images [N, H, W, C] in [-1, 1], labels c [N] -> logits [N], high for authentic."""
         sizes = resolutions(self.image_size)[:0:-1]
         x = images.astype(self.dtype)

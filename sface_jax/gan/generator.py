@@ -8,14 +8,15 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 
+from sface_jax.core.arrays import AnyArray
 from sface_jax.gan import ops
 
-Latents = Float[Array, "n z"]
-Labels = Int[Array, " n"]
-Styles = Float[Array, "n l w"]
-Images = Float[Array, "n h w c"]
+Latents = Float[AnyArray, "n z"]
+Labels = Int[AnyArray, " n"]
+Styles = Float[AnyArray, "n l w"]
+Maps = Float[AnyArray, "n _ _ _"]  # activations and pictures, NHWC
 
 
 def channels_at(resolution: int, base: int, maximum: int) -> int:
@@ -44,7 +45,7 @@ class Mapping(nn.Module):
     lr_multiplier: float = 0.01
 
     @nn.compact
-    def __call__(self, z: Latents | None, c: Labels) -> Float[Array, "n w"]:
+    def __call__(self, z: Latents | None, c: Labels) -> Float[AnyArray, "n w"]:
         """Maps z [N, z_dim] (None: labels alone) and labels c [N] to w [N, w_dim]."""
         parts = [] if z is None else [ops.normalize_second_moment(z.astype(jnp.float32))]
         if self.num_classes:
@@ -64,7 +65,7 @@ class SynthesisLayer(nn.Module):
     up: bool = False
 
     @nn.compact
-    def __call__(self, x: Images, w: Float[Array, "n w"], noise: str | Float[Array, "n h w 1"]) -> Images:
+    def __call__(self, x: Maps, w: Float[AnyArray, "n w"], noise: str | Float[AnyArray, "n h w 1"]) -> Maps:
         """Applies the layer; `noise` is "const" (the stored map), "none", or the planes to add."""
         channels = x.shape[-1]
         styles = ops.Dense(channels, bias_init=1.0, name="affine")(w)
@@ -81,7 +82,7 @@ class SynthesisLayer(nn.Module):
         return ops.leaky_relu(x + bias.astype(x.dtype))
 
 
-def _noise(key: jax.Array, n: int, sizes: list[int]) -> list[Float[Array, "n h w 1"]]:
+def _noise(key: jax.Array, n: int, sizes: list[int]) -> list[Float[AnyArray, "n h w 1"]]:
     """Draws unit normal planes of all sizes at once: one random kernel to compile and run in place of one a layer."""
     ends = np.cumsum([size * size for size in sizes])
     drawn = jnp.split(jax.random.normal(key, (n, int(ends[-1]))), ends[:-1], axis=1)
@@ -94,7 +95,7 @@ class ToRGB(nn.Module):
     features: int
 
     @nn.compact
-    def __call__(self, x: Images, w: Float[Array, "n w"]) -> Images:
+    def __call__(self, x: Maps, w: Float[AnyArray, "n w"]) -> Maps:
         """Returns this resolution's float32 contribution to the picture."""
         channels = x.shape[-1]
         styles = ops.Dense(channels, bias_init=1.0, name="affine")(w) / math.sqrt(channels)
@@ -113,8 +114,8 @@ class SynthesisBlock(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Images | None, image: Images | None, ws: Styles, noise: list[str] | list[Float[Array, "n h w 1"]]
-    ) -> tuple[Images, Images]:
+        self, x: Maps | None, image: Maps | None, ws: Styles, noise: list[str] | list[Float[AnyArray, "n h w 1"]]
+    ) -> tuple[Maps, Maps]:
         """Returns the activations and the running picture; the first block starts from a learned constant.
 
         Args:
@@ -146,7 +147,7 @@ class Synthesis(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, ws: Styles, noise: str) -> Images:
+    def __call__(self, ws: Styles, noise: str) -> Maps:
         """Returns float32 pictures, in [-1, 1] once trained (not clipped)."""
         if noise not in ("const", "none", "random"):
             raise ValueError(f'noise is "const", "none" or "random", not {noise!r}')
@@ -220,7 +221,7 @@ class Generator(nn.Module):
         truncated = self.w_avg.value + truncation_psi * (ws - self.w_avg.value)
         return jnp.where(jnp.arange(self.num_ws)[:, None] < cutoff, truncated, ws)
 
-    def synthesize(self, ws: Styles, noise: str = "const") -> Images:
+    def synthesize(self, ws: Styles, noise: str = "const") -> Maps:
         """Renders style vectors to float32 pictures, in [-1, 1] once trained (not clipped).
 
         Args:
@@ -229,6 +230,6 @@ class Generator(nn.Module):
         """
         return self.synthesis(ws, noise)
 
-    def __call__(self, z: Latents, c: Labels, noise: str = "const") -> Images:
+    def __call__(self, z: Latents, c: Labels, noise: str = "const") -> Maps:
         """Maps and renders."""
         return self.synthesize(self.map(z, c), noise)

@@ -6,23 +6,25 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
-Logits = Float[Array, " n"]
-Images = Float[Array, "n h w c"]
+from sface_jax.core.arrays import AnyArray
+
+Logits = Float[AnyArray, " n"]
+Images = Float[AnyArray, "n h w c"]
 
 
-def generator_loss(fake_logits: Logits) -> Float[Array, ""]:
+def generator_loss(fake_logits: Logits) -> Float[AnyArray, ""]:
     """Non-saturating logistic loss of G: mean softplus(-D(G(z))) (Goodfellow et al. 2014)."""
     return jnp.mean(jax.nn.softplus(-fake_logits))
 
 
-def discriminator_loss(real_logits: Logits, fake_logits: Logits) -> Float[Array, ""]:
+def discriminator_loss(real_logits: Logits, fake_logits: Logits) -> Float[AnyArray, ""]:
     """Logistic loss of D: mean softplus(D(G(z))) + mean softplus(-D(x))."""
     return jnp.mean(jax.nn.softplus(fake_logits)) + jnp.mean(jax.nn.softplus(-real_logits))
 
 
-def r1_penalty(logits_of: Callable[[Images], Logits], real: Images) -> Float[Array, " n"]:
+def r1_penalty(logits_of: Callable[[Images], Logits], real: Images) -> Float[AnyArray, " n"]:
     """Squared norm of the gradient of D at authentic pictures (Mescheder et al. 2018): ||d sum D(x) / dx||^2.
 
     Args:

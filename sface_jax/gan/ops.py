@@ -13,26 +13,28 @@ import math
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Float, Int
+
+from sface_jax.core.arrays import AnyArray
 
 FIR = (0.125, 0.375, 0.375, 0.125)
 
-Images = Float[Array, "n h w c"]
+Images = Float[AnyArray, "n h w c"]
 
 
-def leaky_relu(x: Float[Array, "..."], gain: float = math.sqrt(2)) -> Float[Array, "..."]:
+def leaky_relu(x: Float[AnyArray, "..."], gain: float = math.sqrt(2)) -> Float[AnyArray, "..."]:
     """Leaky ReLU of slope 0.2 times a gain; sqrt(2) keeps the second moment of a unit normal input about one."""
     return jnp.where(x >= 0, x, 0.2 * x) * jnp.asarray(gain, x.dtype)
 
 
-def normalize_second_moment(x: Float[Array, "n d"]) -> Float[Array, "n d"]:
+def normalize_second_moment(x: Float[AnyArray, "n d"]) -> Float[AnyArray, "n d"]:
     """Scales each row to unit mean square: x / sqrt(mean(x^2) + 1e-8)."""
     return x * jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + 1e-8)
 
 
 def convolve(
-    x: Images, kernel: Float[Array, "kh kw c d"], stride: int = 1, padding: int = 0
-) -> Float[Array, "n i j d"]:
+    x: Images, kernel: Float[AnyArray, "kh kw c d"], stride: int = 1, padding: int = 0
+) -> Float[AnyArray, "n i j d"]:
     """Correlates pictures with a kernel, with `padding` zeros on all four sides, in the pictures' precision."""
     return jax.lax.conv_general_dilated(
         x,
@@ -43,7 +45,7 @@ def convolve(
     )
 
 
-def _blur_axis(x: Images, axis: int, before: int, after: int, stride: int) -> Images:
+def _blur_axis(x: Images, axis: int, before: int, after: int, stride: int) -> Float[AnyArray, "n _ _ c"]:
     """Filters one axis with FIR, as shifted additions: XLA's depthwise convolution is slow on CPUs."""
     pads = [(0, 0)] * 4
     pads[axis] = (before, after)
@@ -53,12 +55,12 @@ def _blur_axis(x: Images, axis: int, before: int, after: int, stride: int) -> Im
     return sum(taps[1:], taps[0])
 
 
-def downsample(x: Images) -> Float[Array, "n h//2 w//2 c"]:
+def downsample(x: Images) -> Float[AnyArray, "n h//2 w//2 c"]:
     """Halves height and width: filters with [1,3,3,1]/8 in both directions and keeps every second pixel."""
     return _blur_axis(_blur_axis(x, 1, 1, 1, 2), 2, 1, 1, 2)
 
 
-def upsample(x: Images) -> Float[Array, "n 2*h 2*w c"]:
+def upsample(x: Images) -> Float[AnyArray, "n 2*h 2*w c"]:
     """Doubles height and width: inserts zeros and filters with [1,3,3,1]/4 in both directions.
 
     Done by phases: an even output pixel is x[i-1]/4 + 3 x[i]/4, an odd one 3 x[i]/4 + x[i+1]/4.
@@ -74,7 +76,7 @@ def upsample(x: Images) -> Float[Array, "n 2*h 2*w c"]:
     return x
 
 
-def convolve_down(x: Images, kernel: Float[Array, "k k c d"]) -> Float[Array, "n h//2 w//2 d"]:
+def convolve_down(x: Images, kernel: Float[AnyArray, "k k c d"]) -> Float[AnyArray, "n h//2 w//2 d"]:
     """Filters with [1,3,3,1]/8 and convolves with stride 2, as the discriminator's second 3x3 convolution does."""
     if kernel.shape[0] == 1:
         return convolve(downsample(x), kernel)
@@ -82,7 +84,7 @@ def convolve_down(x: Images, kernel: Float[Array, "k k c d"]) -> Float[Array, "n
     return convolve(x, kernel, stride=2)
 
 
-def upsampling_kernel(kernel: Float[Array, "3 3 c d"]) -> Float[Array, "3 3 c 4*d"]:
+def upsampling_kernel(kernel: Float[AnyArray, "3 3 c d"]) -> Float[AnyArray, "3 3 c 4*d"]:
     """Folds zero insertion, the filter and a (rotated) 3x3 kernel into one kernel for the four output phases.
 
     Up-sampling by 2 and convolving is, for each of the 2x2 positions an output pixel can have, an ordinary 3x3
@@ -100,7 +102,7 @@ def upsampling_kernel(kernel: Float[Array, "3 3 c d"]) -> Float[Array, "3 3 c 4*
     return jnp.concatenate(phases, axis=-1)
 
 
-def depth_to_space(x: Float[Array, "n h w 4*c"]) -> Float[Array, "n 2*h 2*w c"]:
+def depth_to_space(x: Images) -> Float[AnyArray, "n 2*h 2*w c//4"]:
     """Interleaves four channel groups (row phase first) as the 2x2 neighbours of a picture twice the size."""
     n, h, w, c = x.shape
     x = x.reshape(n, h, w, 2, 2, c // 4)
@@ -109,12 +111,12 @@ def depth_to_space(x: Float[Array, "n h w 4*c"]) -> Float[Array, "n 2*h 2*w c"]:
 
 def modulated_convolve(
     x: Images,
-    kernel: Float[Array, "k k c d"],
-    styles: Float[Array, "n c"],
+    kernel: Float[AnyArray, "k k c d"],
+    styles: Float[AnyArray, "n c"],
     *,
     up: bool = False,
     demodulate: bool = True,
-) -> Float[Array, "n i j d"]:
+) -> Float[AnyArray, "n i j d"]:
     """Convolution whose input channels are scaled per sample, with the output scaled back (StyleGAN2, section 2.2).
 
         w'[k,c,d] = s[c] w[k,c,d],   w''[k,c,d] = w'[k,c,d] / sqrt(sum_{k,c} w'[k,c,d]^2 + 1e-8)
@@ -141,7 +143,7 @@ def modulated_convolve(
     return y
 
 
-def minibatch_stddev(x: Images, group_size: int = 4, channels: int = 1) -> Float[Array, "n h w c+f"]:
+def minibatch_stddev(x: Images, group_size: int = 4, channels: int = 1) -> Float[AnyArray, "n h w c+{channels}"]:
     """Appends the standard deviation over a group of samples as constant planes (Karras et al. 2018, section 3).
 
     With n samples and groups of g, samples i and j share a group when i mod (n/g) = j mod (n/g). The channels are cut
@@ -179,7 +181,7 @@ class Dense(nn.Module):
     bias_init: float = 0.0
 
     @nn.compact
-    def __call__(self, x: Float[Array, "n c"]) -> Float[Array, "n d"]:
+    def __call__(self, x: Float[AnyArray, "n c"]) -> Float[AnyArray, "n d"]:
         """Applies the layer, in float32."""
         m = self.lr_multiplier
         weight = self.param("weight", nn.initializers.normal(1 / m), (x.shape[-1], self.features))
@@ -195,7 +197,7 @@ class Embedding(nn.Module):
     features: int
 
     @nn.compact
-    def __call__(self, labels: Array) -> Float[Array, "n d"]:
+    def __call__(self, labels: Int[AnyArray, " n"]) -> Float[AnyArray, "n d"]:
         """Looks the labels up."""
         weight = self.param("weight", nn.initializers.normal(1.0), (self.classes, self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
@@ -222,7 +224,7 @@ class Conv(nn.Module):
     gain: float = 1.0
 
     @nn.compact
-    def __call__(self, x: Images) -> Float[Array, "n i j d"]:
+    def __call__(self, x: Images) -> Float[AnyArray, "n i j d"]:
         """Applies the layer, in the precision of `x`."""
         shape = (self.kernel, self.kernel, x.shape[-1], self.features)
         weight = self.param("weight", nn.initializers.normal(1.0), shape)

@@ -39,7 +39,7 @@ class State(flax.struct.PyTreeNode):
         discriminator_optimizer: Adam's moments for D.
     """
 
-    step: Int[Array, ""]
+    step: Any
     generator: Tree
     discriminator: Tree
     generator_ema: Tree

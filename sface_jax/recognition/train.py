@@ -97,6 +97,7 @@ class Trainer:
             factor=config.milestone_factor,
             warmup_steps=round(config.warmup_epochs * epoch),
         )
+        jax.eval_shape(self.learning_rate, 0)  # tells a wrong schedule before anything is compiled
         whole, batch = meshes.replicated(mesh), meshes.batch_sharding(mesh)
         self._teacher_variables = train_loop.place(jax.device_get(teacher.variables), mesh) if teacher else None
         self._update = jax.jit(

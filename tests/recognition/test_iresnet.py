@@ -122,14 +122,23 @@ def test_entries_and_parameter_counts_of_published_networks(name):
     assert (found.blocks, found.squeeze_excitation) == (module.blocks, module.squeeze_excitation)
 
 
+def drawn(module, images):
+    """Variables of a module, drawn without compiling its initialisation."""
+    rng = np.random.default_rng(0)
+    shapes = jax.eval_shape(module.init, jax.random.key(0), images)
+    return jax.tree.map(lambda leaf: rng.uniform(0.1, 1, leaf.shape).astype(leaf.dtype), shapes)
+
+
 @pytest.mark.parametrize("changes", [{"dtype": "bfloat16"}, {"squeeze_excitation": True, "stem_stride": 1}])
 def test_narrow_networks_give_float32_whatever_the_body(changes):
     stage = {"blocks": (1,), "widths": (8,), "strides": (2,), "embedding_size": 16}
     module = network.build(network.architecture("iresnet_narrow", **stage, **changes))
     x = jnp.linspace(-1, 1, 2 * 16 * 16 * 3).reshape(2, 16, 16, 3)
-    embedding, variables = jax.jit(lambda x: module.init_with_output(jax.random.key(0), x, train=True))(x)
-    assert embedding.shape == (2, 16) and embedding.dtype == jnp.float32
+    variables = drawn(module, x)
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(variables))
+    embedding, changed = jax.jit(lambda v: module.apply(v, x, train=True, mutable=["batch_stats"]))(variables)
+    assert embedding.shape == (2, 16) and np.isfinite(embedding).all()
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves((embedding, changed)))
 
 
 def test_batch_norm_is_over_the_batch_and_remembers_the_unbiased_variance():
@@ -166,7 +175,7 @@ def test_batch_norms_gradient_is_the_derivative():
 def test_features_are_flattened_by_channel_height_and_width():
     module = IResNet(blocks=(1,), widths=(4,), strides=(1,), stem_stride=1, embedding_size=3)
     x = jax.random.normal(jax.random.key(0), (1, 2, 2, 3))
-    variables = jax.jit(module.init)(jax.random.key(0), x)
+    variables = drawn(module, x)
     _, kept = jax.jit(lambda v: module.apply(v, x, capture_intermediates=True, mutable=["intermediates"]))(variables)
     features = kept["intermediates"]["bn2"]["__call__"][0]  # [1,h,w,c]
     flat = np.asarray(features).transpose(0, 3, 1, 2).reshape(1, -1)
