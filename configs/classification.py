@@ -28,6 +28,8 @@ def get_config(variant: str = "") -> ConfigDict:
         from configs import quickstart
 
         return quickstart.up_to("classification")
+    if variant:
+        raise ValueError(f'configs/classification.py has no variant "{variant}": there is "quickstart"')
     config = combined.get_config()
     config.name = "classification"
     config.distillation_weight = 0.0

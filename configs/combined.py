@@ -21,6 +21,8 @@ def get_config(variant: str = "") -> ConfigDict:
         from configs import quickstart
 
         return quickstart.up_to("combined")
+    if variant:
+        raise ValueError(f'configs/combined.py has no variant "{variant}": there is "quickstart"')
     config = ConfigDict()
     config.stage = "recognition"
     config.name = "combined"  # its folder under DIR/recognition

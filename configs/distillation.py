@@ -23,6 +23,8 @@ def get_config(variant: str = "") -> ConfigDict:
         from configs import quickstart
 
         return quickstart.up_to("distillation")
+    if variant:
+        raise ValueError(f'configs/distillation.py has no variant "{variant}": there is "quickstart"')
     config = combined.get_config()
     config.name = "distillation"
     config.classification_weight = 0.0

@@ -20,6 +20,8 @@ def get_config(variant: str = "") -> ConfigDict:
         from configs import quickstart
 
         return quickstart.up_to("prepare")
+    if variant:
+        raise ValueError(f'configs/prepare.py has no variant "{variant}": there is "quickstart"')
     config = ConfigDict()
     config.stage = "prepare"
     config.source = ""  # a folder of <identity>/<picture>, or "procedural"

@@ -25,6 +25,8 @@ def get_config(variant: str = "") -> ConfigDict:
         from configs import quickstart
 
         return quickstart.up_to("privacy")
+    if variant:
+        raise ValueError(f'configs/privacy.py has no variant "{variant}": there is "quickstart"')
     config = ConfigDict()
     config.stage = "privacy"
     config.authentic = "{workdir}/authentic"  # a dataset (split train), or a folder of pictures

@@ -19,6 +19,8 @@ def get_config(variant: str = "") -> ConfigDict:
         from configs import quickstart
 
         return quickstart.up_to("report")
+    if variant:
+        raise ValueError(f'configs/report.py has no variant "{variant}": there is "quickstart"')
     config = ConfigDict()
     config.stage = "report"
     config.title = ""  # headline; "" takes the question that the run answers

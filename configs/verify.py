@@ -24,6 +24,8 @@ def get_config(variant: str = "") -> ConfigDict:
         from configs import quickstart
 
         return quickstart.up_to("verify")
+    if variant:
+        raise ValueError(f'configs/verify.py has no variant "{variant}": there is "quickstart"')
     config = ConfigDict()
     config.stage = "verify"
     config.networks = ("authentic", "classification", "distillation", "combined")  # under DIR/recognition, or paths

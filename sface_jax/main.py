@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -45,6 +46,8 @@ def main(argv: list[str]) -> None:
     from sface_jax.core import mesh, stage
 
     mesh.initialize_distributed()
+    if not mesh.is_lead():
+        logging.set_verbosity(logging.WARNING)
     file, _, variant = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
     name = Path(file).stem + (f"-{variant}" if variant else "")
     workdir = epath.Path(_WORKDIR.value or Path("runs") / name)
@@ -108,8 +111,15 @@ def _parse_flags(argv: list[str]) -> list[str]:
 
 
 def _fail(line: str) -> None:
-    print(f"error: {line}", file=sys.stderr)
-    sys.exit(2)
+    _end(f"error: {line}", 2)
+
+
+def _end(line: str, status: int) -> None:
+    """Ends the program with a line and an exit status."""
+    print(line, file=sys.stderr, flush=True)
+    if "jax" in sys.modules and sys.modules["jax"].distributed.is_initialized():
+        os._exit(status)  # a regular exit would wait for the other processes, which wait for this one
+    sys.exit(status)
 
 
 def _run(argv: list[str]) -> None:
@@ -118,11 +128,9 @@ def _run(argv: list[str]) -> None:
     except UserError as error:
         _fail(str(error))
     except Interrupted as error:
-        print(error, file=sys.stderr)
-        sys.exit(143)
+        _end(str(error), 143)
     except KeyboardInterrupt:
-        print("interrupted; run the same command to go on", file=sys.stderr)
-        sys.exit(130)
+        _end("interrupted; run the same command to go on", 130)
 
 
 class _Line(logging.PythonFormatter):

@@ -65,7 +65,7 @@ class SynthesisLayer(nn.Module):
     up: bool = False
 
     @nn.compact
-    def __call__(self, x: Maps, w: Float[AnyArray, "n w"], noise: str | Float[AnyArray, "n h w 1"]) -> Maps:
+    def __call__(self, x: Maps, w: Float[AnyArray, "n w"], noise: str | Float[AnyArray, "n _ _ 1"]) -> Maps:
         """Applies the layer; `noise` is "const" (the stored map), "none", or the planes to add."""
         channels = x.shape[-1]
         styles = ops.Dense(channels, bias_init=1.0, name="affine")(w)
@@ -82,7 +82,7 @@ class SynthesisLayer(nn.Module):
         return ops.leaky_relu(x + bias.astype(x.dtype))
 
 
-def _noise(key: jax.Array, n: int, sizes: list[int]) -> list[Float[AnyArray, "n h w 1"]]:
+def _noise(key: jax.Array, n: int, sizes: list[int]) -> list[Float[AnyArray, "n _ _ 1"]]:
     """Draws unit normal planes of all sizes at once: one random kernel to compile and run in place of one a layer."""
     ends = np.cumsum([size * size for size in sizes])
     drawn = jnp.split(jax.random.normal(key, (n, int(ends[-1]))), ends[:-1], axis=1)
@@ -114,7 +114,7 @@ class SynthesisBlock(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Maps | None, image: Maps | None, ws: Styles, noise: list[str] | list[Float[AnyArray, "n h w 1"]]
+        self, x: Maps | None, image: Maps | None, ws: Styles, noise: list[str] | list[Float[AnyArray, "n _ _ 1"]]
     ) -> tuple[Maps, Maps]:
         """Returns the activations and the running picture; the first block starts from a learned constant.
 
