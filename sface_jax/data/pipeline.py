@@ -7,12 +7,14 @@ step, and nothing else needs saving.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import grain
+import jax
 import numpy as np
 from absl import flags
+from ml_collections import ConfigDict
 
 from sface_jax.core.errors import UserError
 from sface_jax.data.dataset import Split
@@ -73,6 +75,24 @@ def batches(
             flags.FLAGS.mark_as_parsed()
         ahead = ahead.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2))
     return iter(ahead)
+
+
+def from_config(split: Split, config: ConfigDict) -> Callable[[int], Iterator[dict[str, np.ndarray]]]:
+    """Gives this process's batches from a step on, as a training stage wants them.
+
+    Args:
+        split: the pictures.
+        config: `batch_size`, `seed` and `workers`, see `batches`.
+    """
+    return lambda start: batches(
+        split,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        start_step=start,
+        workers=config.workers,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
 
 
 class _Load(grain.transforms.Map):

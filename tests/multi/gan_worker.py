@@ -5,8 +5,6 @@ With KILL_AT=n the process kills itself in the middle of step n. Prints the loss
 
 import hashlib
 import json
-import os
-import signal
 import sys
 
 import jax
@@ -17,20 +15,8 @@ from sface_jax.core.checkpoint import Checkpoints
 from sface_jax.data import dataset
 from sface_jax.gan import train
 from tests.gan.toy import config
+from tests.multi import launch
 from tests.recognition.toy import Toy
-
-
-def kill_at(number: int) -> None:
-    """Makes the trainer's step with that number the process's last."""
-    step = train.Trainer.step
-
-    def deadly(self, state, batch, at):
-        result = step(self, state, batch, at)
-        if at == number:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return result
-
-    train.Trainer.step = deadly
 
 
 def main(workdir: str, steps: str) -> None:
@@ -38,8 +24,7 @@ def main(workdir: str, steps: str) -> None:
     folder = epath.Path(workdir)
     toy = Toy()
     dataset.open = lambda path: {"train": toy}
-    if "KILL_AT" in os.environ:
-        kill_at(int(os.environ["KILL_AT"]))
+    launch.die_if_told(train.Trainer)
     train.run(config(kimg=int(steps) * 8 / 1000), folder)
     log = [json.loads(line) for line in (folder / "gan/metrics.jsonl").read_text().splitlines()]
     checkpoints = Checkpoints(folder / "gan/checkpoints")

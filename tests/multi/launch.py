@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -64,6 +65,21 @@ def killed(worker: str, *arguments: object, timeout: float = 180, **environment:
         command, cwd=ROOT, env={**_shared(1), **environment}, timeout=timeout, capture_output=True, text=True
     )
     assert ended.returncode == -9, f"{worker} ended with {ended.returncode}:\n{ended.stderr[-4000:]}"
+
+
+def die_if_told(trainer: type) -> None:
+    """In a worker: with KILL_AT=n in the environment, step n of the trainer becomes the process's last."""
+    if "KILL_AT" not in os.environ:
+        return
+    step, last = trainer.step, int(os.environ["KILL_AT"])
+
+    def deadly(self: Any, state: Any, batch: Any, number: int) -> Any:
+        result = step(self, state, batch, number)
+        if number == last:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    trainer.step = deadly
 
 
 def _shared(devices: int) -> dict[str, str]:

@@ -5,8 +5,6 @@ With KILL_AT=n the process kills itself in the middle of step n. Prints the loss
 
 import hashlib
 import json
-import os
-import signal
 import sys
 
 import jax
@@ -15,20 +13,8 @@ from etils import epath
 from sface_jax.core import mesh
 from sface_jax.data import dataset, layout
 from sface_jax.recognition import network, train
+from tests.multi import launch
 from tests.recognition.toy import Toy, config
-
-
-def kill_at(number: int) -> None:
-    """Makes the trainer's step with that number the process's last."""
-    step = train.Trainer.step
-
-    def deadly(self, state, batch, at):
-        result = step(self, state, batch, at)
-        if at == number:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return result
-
-    train.Trainer.step = deadly
 
 
 def main(workdir: str, teacher: str, steps: str) -> None:
@@ -37,8 +23,7 @@ def main(workdir: str, teacher: str, steps: str) -> None:
     (folder / layout.INFO_FILE).touch()
     toy = Toy()
     dataset.open = lambda path: {"train": toy}
-    if "KILL_AT" in os.environ:
-        kill_at(int(os.environ["KILL_AT"]))
+    launch.die_if_told(train.Trainer)
     changes = {"steps": int(steps), "checkpoint_every": 4, "dropout": 0.2, "teacher": teacher}
     changes |= {"distillation_weight": 100.0, "augmentations": ("flip", "translate", "light")}
     train.run(config(folder, **changes), folder)
