@@ -27,6 +27,10 @@ STAGES = {
     "report": "sface_jax.report.report",
 }
 
+# Stages that only look at what others made: run anew with another config. A report takes a second, and what it
+# reports on may have grown.
+AGAIN = {"verify": "changed", "privacy": "changed", "report": "always"}
+
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "The config file, e.g. configs/quickstart.py", lock_config=True
 )
@@ -39,6 +43,10 @@ def main(argv: list[str]) -> None:
         raise UserError(f"unexpected argument {argv[1]!r}: flags look like --workdir=DIR and --config.key=value")
     if _CONFIG.value is None:
         raise UserError("no config: give one, e.g. --config=configs/quickstart.py")
+    stages = list(_stages(_CONFIG.value))
+    for _, config in stages:
+        if config.stage not in STAGES:
+            raise UserError(f"there is no stage {config.stage!r}{_nearest(config.stage, STAGES)}")
 
     import jax
     from etils import epath
@@ -52,10 +60,9 @@ def main(argv: list[str]) -> None:
     name = Path(file).stem + (f"-{variant}" if variant else "")
     workdir = epath.Path(_WORKDIR.value or Path("runs") / name)
     logging.info("workdir %s, %s x %s", workdir, jax.device_count(), jax.devices()[0].device_kind)
-    for key, config in _stages(_CONFIG.value):
+    for key, config in stages:
         module = importlib.import_module(STAGES[config.stage])
-        # A report takes a second, and what it reports on may have grown.
-        stage.run(key, _expanded(config, workdir), workdir, module.run, again=config.stage == "report")
+        stage.run(key, config, workdir, module.run, again=AGAIN.get(config.stage, "never"))
 
 
 def _stages(config: ConfigDict) -> Iterator[tuple[str, ConfigDict]]:
@@ -71,19 +78,6 @@ def _stages(config: ConfigDict) -> Iterator[tuple[str, ConfigDict]]:
         yield config.get("name", config.stage), config
 
 
-def _expanded(config: ConfigDict, workdir: Any) -> ConfigDict:
-    """Writes the work directory in place of every "{workdir}"."""
-
-    def expand(value: Any) -> Any:
-        if isinstance(value, str):
-            return value.replace("{workdir}", str(workdir))
-        if isinstance(value, tuple | list):
-            return type(value)(expand(v) for v in value)
-        return value
-
-    return ConfigDict({key: expand(value) for key, value in config.to_dict().items()})
-
-
 def _nearest(name: str, known: Any) -> str:
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.4)
     return f": did you mean {close[0]!r}?" if close else ""
@@ -91,10 +85,11 @@ def _nearest(name: str, known: Any) -> str:
 
 def _parse_flags(argv: list[str]) -> list[str]:
     """Parses the command line; a mistake in it ends the program with one line."""
-    for argument in argv[1:]:
-        if argument.startswith("--config="):
-            file = argument.removeprefix("--config=").partition(":")[0]
-            if not Path(file).is_file():
+    for argument, following in zip(argv[1:], [*argv[2:], ""], strict=False):
+        flag, given, value = argument.lstrip("-").partition("=")
+        if flag == "config" and argument.startswith("-"):
+            file = (value if given else following).partition(":")[0]
+            if not Path(file).is_file() or Path(file).suffix != ".py":
                 _fail(f"no config file {file!r}: the ones at hand are in configs/")
     try:
         return flags.FLAGS(argv)
@@ -106,7 +101,7 @@ def _parse_flags(argv: list[str]) -> list[str]:
         nearest = re.search(r"Did you mean \W*(\w+)", told)
         hint = f": did you mean {nearest[1]!r}?" if nearest else ""
         _fail(f"the config has no key {key[0]!r}{hint}" if key else told)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, ImportError, SyntaxError) as error:
         _fail(" ".join(str(error).split()))
 
 
@@ -127,6 +122,10 @@ def _run(argv: list[str]) -> None:
         main(argv)
     except UserError as error:
         _fail(str(error))
+    except OSError as error:
+        if not error.strerror or error.filename is None:
+            raise
+        _fail(f"{error.filename}: {error.strerror}; check the path and its permissions")
     except Interrupted as error:
         _end(str(error), 143)
     except KeyboardInterrupt:

@@ -18,15 +18,22 @@ from sface_jax.core.files import PathLike
 class Checkpoints:
     """The checkpoints in a folder: saved in the background, restored onto the shardings of the target."""
 
-    def __init__(self, directory: PathLike, keep: int = 2):
-        """Opens (and makes) the folder.
+    def __init__(self, directory: PathLike, keep: int = 2, read_only: bool = False):
+        """Opens (and, but for reading only, makes) the folder.
 
         Args:
             directory: where the steps are kept, one folder each.
+            read_only: change nothing in the folder, which another run may be writing to.
             keep: how many of the newest to keep; two, so that one that is cut short has a forerunner.
         """
         self.directory = epath.Path(directory).resolve()
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
+        self.read_only = read_only
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=None if read_only else keep,
+            create=not read_only,
+            read_only=read_only,
+            cleanup_tmp_directories=not read_only,
+        )
         handlers = {"state": ocp.StandardCheckpointHandler()}
         self.manager = ocp.CheckpointManager(self.directory, options=options, item_handlers=handlers)
 
@@ -88,11 +95,13 @@ class Checkpoints:
                 )
                 broken.append(step)
                 continue
-            if broken:
+            if broken and not self.read_only:
                 self._set_aside(broken)
             return state
         if broken:
-            raise UserError(f"no checkpoint in {self.directory} can be read: delete the folder to start anew")
+            raise UserError(
+                f"no checkpoint in {self.directory} can be read: restore it, or delete the folder and train anew"
+            )
         return None
 
     def _set_aside(self, steps: list[int]) -> None:

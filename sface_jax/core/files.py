@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import json
@@ -30,7 +31,8 @@ def write_bytes(path: PathLike, content: bytes) -> None:
         temporary.write_bytes(content)
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise Unfinished(f"no space left to write {path}: free some, or choose another --workdir") from error
         raise
@@ -56,7 +58,7 @@ def read_json(path: PathLike) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        raise UserError(f"{path} is not valid JSON ({error}): delete it and run again") from error
+        raise UserError(f"{path} is not valid JSON ({error}): restore it from a copy") from error
 
 
 def write_npz(path: PathLike, **arrays: np.ndarray) -> None:

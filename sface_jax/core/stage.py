@@ -17,13 +17,20 @@ from sface_jax.core.progress import duration
 # Keys that change how a run is watched or saved, not what it computes.
 FREE = frozenset({"log_every", "checkpoint_every", "keep_checkpoints", "sample_every", "tensorboard", "workers"})
 
+# Keys of which 0 means nothing.
+POSITIVE = frozenset(
+    {"batch_size", "kimg", "per_class", "identities", "pictures_per_identity", "shard_size", "learning_rate"}
+    | {"log_every", "checkpoint_every", "keep_checkpoints", "sample_every", "learning_rate_batch", "folds"}
+    | {"generator_learning_rate", "discriminator_learning_rate", "z_dim", "w_dim", "channel_base", "channel_max"}
+)
+
 
 def run(
     key: str,
     config: ConfigDict,
     workdir: epath.Path,
     function: Callable[[ConfigDict, epath.Path], dict],
-    again: bool = False,
+    again: str = "never",
 ) -> None:
     """Runs one stage in `workdir` and keeps its config, state, time and result.
 
@@ -32,20 +39,25 @@ def run(
 
     Args:
         key: the stage's name in this run, e.g. "gan" or "classification".
-        config: its config, flat, with every "{workdir}" expanded.
+        config: its config, flat; "{workdir}" in it stands for the work directory.
         workdir: the work directory.
         function: does the work and returns a JSON-able result.
-        again: run it even where it finished before, with whatever config.
+        again: "never" skips a stage that finished and refuses another config; "changed" runs it anew with another
+            config, for stages that only look at what others made; "always" runs it every time.
 
     Raises:
-        UserError: the work directory was made with another config.
+        UserError: the work directory was made with another config, or a value of the config is out of range.
     """
     configs, stages = _read(workdir / "config.json"), _read(workdir / "stages.json")
     resolved = _plain(config)
+    _check(key, resolved)
     new = {"state": "new", "wall_seconds": 0.0}
-    entry = new if again else stages.get(key, new)
-    if key in configs and entry["state"] != "new":
-        _compare(key, configs[key], resolved, workdir)
+    entry = new if again == "always" else stages.get(key, new)
+    changed = _changed(configs.get(key, resolved), resolved)
+    if changed and again == "changed":
+        entry = new
+    elif changed and entry["state"] != "new":
+        raise UserError(f"{workdir} was made with {key}.{changed}: set it back, or choose another --workdir")
     if entry["state"] == "finished":
         logging.info("%s: finished before (%s), skipped", key, duration(entry["wall_seconds"]))
         return
@@ -57,7 +69,7 @@ def run(
     state = "running"
     _update(workdir / "stages.json", key, {"state": state, "wall_seconds": before})
     try:
-        result = function(config, workdir)
+        result = function(_expanded(config, workdir), workdir)
         state = "finished"
     except UserError as error:
         # A config that was refused before any work binds nobody: the mended one may use the same folder.
@@ -72,7 +84,10 @@ def run(
 
 
 def _read(path: epath.Path) -> dict[str, Any]:
-    return files.read_json(path) if path.exists() else {}
+    value = files.read_json(path) if path.exists() else {}
+    if not isinstance(value, dict):
+        raise UserError(f"{path} is not what a run wrote: restore it, or choose another --workdir")
+    return value
 
 
 def _update(path: epath.Path, key: str, value: Any) -> None:
@@ -93,10 +108,33 @@ def _jsonable(value: Any) -> Any:
     return value
 
 
-def _compare(key: str, old: dict[str, Any], new: dict[str, Any], workdir: epath.Path) -> None:
+def _changed(old: dict[str, Any], new: dict[str, Any]) -> str:
+    """Tells the first key that differs, or nothing."""
     for name in sorted({*old, *new} - FREE):
         if old.get(name) != new.get(name):
-            raise UserError(
-                f"{workdir} was made with {key}.{name}={old.get(name)!r}, now it is {new.get(name)!r}: "
-                f"set it back, or choose another --workdir"
-            )
+            return f"{name}={old.get(name)!r}, now it is {new.get(name)!r}"
+    return ""
+
+
+def _check(key: str, config: dict[str, Any]) -> None:
+    """Refuses numbers that no stage can work with."""
+    for name, value in config.items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            continue
+        if name in POSITIVE and value <= 0:
+            raise UserError(f"{key}.{name}={value}: set it above 0")
+        if value < 0:
+            raise UserError(f"{key}.{name}={value}: set it to 0 or above")
+
+
+def _expanded(config: ConfigDict, workdir: epath.Path) -> ConfigDict:
+    """Writes the work directory in place of every "{workdir}"."""
+
+    def expand(value: Any) -> Any:
+        if isinstance(value, str):
+            return value.replace("{workdir}", str(workdir))
+        if isinstance(value, tuple | list):
+            return type(value)(expand(v) for v in value)
+        return value
+
+    return ConfigDict({name: expand(value) for name, value in config.to_dict().items()})

@@ -26,7 +26,7 @@ _BLOCK = 256  # pictures held in memory at a time
 
 def natural(name: str) -> list[str | int]:
     """Sort key that puts `s2` before `s10`."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"([0-9]+)", name)]
+    return [int(part) if part.isdecimal() else part for part in re.split(r"([0-9]+)", name)]
 
 
 def scan(root: files.PathLike) -> dict[str, list[epath.Path]]:

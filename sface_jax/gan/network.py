@@ -45,12 +45,14 @@ def load(directory: files.PathLike) -> tuple[Generator, dict[str, Any], dict[str
         UserError: the folder holds no trained generator.
     """
     directory = epath.Path(directory)
-    if not (directory / "network.json").exists():
+    if not (directory / "network.json").exists() or not (directory / "checkpoints").exists():
         raise UserError(f"no generator in {directory}: train one with configs/gan.py, or set --config.generator=DIR")
     facts = files.read_json(directory / "network.json")
-    checkpoints = Checkpoints(directory / "checkpoints")
+    checkpoints = Checkpoints(directory / "checkpoints", read_only=True)
     state = checkpoints.read()
     checkpoints.close()
+    if "generator" not in facts:
+        raise UserError(f"{directory} holds no generator: set --config.generator to what configs/gan.py trained")
     if state is None:
         raise UserError(f"no checkpoint in {directory}: run configs/gan.py until it has saved one")
     variables = {"params": state["generator_ema"], "buffers": state["buffers"]}

@@ -83,6 +83,9 @@ def _refuse_teacher(config: ConfigDict, workdir: epath.Path, found: dict[str, ep
 def _open(config: ConfigDict, size: int) -> dict[str, sources.Source]:
     """Members, held-out and synthetic pictures, identities numbered alike; files are resized to `size`."""
     authentic, synthetic = epath.Path(config.authentic), epath.Path(config.synthetic)
+    for name, path in (("synthetic", config.synthetic), ("heldout", config.heldout)):
+        if path and epath.Path(path).resolve() == authentic.resolve():
+            raise UserError(f"config.{name} is the same folder as config.authentic: set it to other pictures")
     heldout = None
     if sources.is_dataset(authentic):
         members = sources.open_dataset(authentic, "train", "authentic")

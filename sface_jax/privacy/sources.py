@@ -72,7 +72,7 @@ def same_identities(synthetic: Source, authentic: Source) -> Source:
     if not (synthetic.folder or authentic.folder):
         return synthetic
     known = {name: label for label, name in authentic.names.items()}
-    by_number = {label for label, name in synthetic.names.items() if name.isdigit() and int(name) in authentic.names}
+    by_number = {label for label, name in synthetic.names.items() if name.isdecimal() and int(name) in authentic.names}
     new, free = {}, max([*authentic.names, 0]) + 1
     for label, name in synthetic.names.items():
         new[label] = known.get(name, int(name) if label in by_number else free + label)

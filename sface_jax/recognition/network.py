@@ -123,10 +123,10 @@ def load(directory: files.PathLike, key: str = "networks") -> Network:
         UserError: there is no trained recogniser.
     """
     directory = epath.Path(directory)
-    if not (directory / "network.json").exists():
+    if not (directory / "network.json").exists() or not (directory / "checkpoints").exists():
         raise UserError(f"no recogniser in {directory}: train one there, or set --config.{key}=DIR to a trained one")
     facts = files.read_json(directory / "network.json")
-    checkpoints = Checkpoints(directory / "checkpoints")
+    checkpoints = Checkpoints(directory / "checkpoints", read_only=True)
     state = checkpoints.read()
     checkpoints.close()
     if state is None:

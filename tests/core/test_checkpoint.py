@@ -52,5 +52,14 @@ def test_nothing_is_touched_when_none_can_be_read(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"1", "2"}
 
 
+def test_reading_changes_nothing(tmp_path):
+    saved(tmp_path, [1, 2])
+    cut_short(tmp_path, 2)
+    (tmp_path / "3.orbax-checkpoint-tmp").mkdir()
+    before = {path.name for path in tmp_path.iterdir()}
+    np.testing.assert_array_equal(Checkpoints(tmp_path, read_only=True).read()["x"], 1)
+    assert {path.name for path in tmp_path.iterdir()} == before
+
+
 def test_an_empty_folder_gives_nothing(tmp_path):
     assert Checkpoints(tmp_path).restore({"x": jnp.zeros(3)}) is None

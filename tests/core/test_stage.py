@@ -60,8 +60,28 @@ def test_a_stage_cut_off_at_work_keeps_its_config_and_its_time(workdir, error):
         stage.run("gan", config(rate=2.0), workdir, lambda config, workdir: {})
 
 
-def test_a_stage_that_always_runs_takes_any_config(workdir):
+@pytest.mark.parametrize(("again", "runs"), [("always", 3), ("changed", 2)])
+def test_stages_that_only_look_run_again(workdir, again, runs):
     ran = []
-    for rate in (1.0, 2.0):
-        stage.run("report", config(rate=rate), workdir, lambda config, workdir: ran.append(1) or {}, again=True)
-    assert len(ran) == 2
+    for rate in (1.0, 2.0, 2.0):
+        stage.run("verify", config(rate=rate), workdir, lambda config, workdir: ran.append(1) or {}, again=again)
+    assert len(ran) == runs
+
+
+def test_the_work_directory_may_move(workdir):
+    paths = []
+
+    def keep(config, workdir):
+        paths.append(config.dataset)
+        return {}
+
+    stage.run("gan", config(dataset="{workdir}/authentic"), workdir / "a", keep)
+    (workdir / "a").rename(workdir / "b")
+    stage.run("gan", config(dataset="{workdir}/authentic"), workdir / "b", keep)
+    assert paths == [f"{workdir}/a/authentic"]
+
+
+@pytest.mark.parametrize(("name", "value"), [("batch_size", 0), ("kimg", -1.0), ("seed", -1), ("log_every", 0)])
+def test_numbers_out_of_range_are_refused(workdir, name, value):
+    with pytest.raises(UserError, match=f"gan.{name}={value}: set it"):
+        stage.run("gan", config(**{name: value}), workdir, lambda config, workdir: {})
