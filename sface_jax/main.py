@@ -122,6 +122,10 @@ def _run(argv: list[str]) -> None:
         main(argv)
     except UserError as error:
         _fail(str(error))
+    except RuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        _fail("out of memory: lower the batch_size of the stage, or run it on more devices")
     except OSError as error:
         if not error.strerror or error.filename is None:
             raise

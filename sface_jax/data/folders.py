@@ -12,7 +12,7 @@ import numpy as np
 from absl import logging
 from etils import epath
 from jaxtyping import UInt8
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from sface_jax.core import files
 from sface_jax.core.errors import UserError
@@ -62,6 +62,8 @@ def _open(path: files.PathLike, size: int) -> Image.Image:
     try:
         with Image.open(io.BytesIO(epath.Path(path).read_bytes())) as image:
             image = _to_rgb(ImageOps.exif_transpose(image))
+    except UnidentifiedImageError as error:
+        raise OSError(f"{path}: is no picture") from error
     except (ValueError, SyntaxError, Image.DecompressionBombError) as error:  # Pillow's readers are not of one mind
         raise OSError(f"{path}: {error}") from error
     side = min(image.size)
