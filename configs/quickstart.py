@@ -19,6 +19,8 @@ from ml_collections import ConfigDict
 
 from configs import classification, combined, distillation, gan, prepare, privacy, report, synthesize, verify
 
+NETWORKS = ("authentic", "classification", "distillation", "combined", "matcher")
+
 # Each stage, and what must have run before it.
 NEEDS = {
     "prepare": (),
@@ -29,12 +31,10 @@ NEEDS = {
     "distillation": ("synthesize", "authentic"),
     "combined": ("synthesize", "authentic"),
     "matcher": ("prepare",),
-    "verify": ("authentic", "classification", "distillation", "combined", "matcher"),
+    "verify": NETWORKS,
     "privacy": ("synthesize", "matcher"),
     "report": ("verify", "privacy"),
 }
-
-NETWORKS = ("authentic", "classification", "distillation", "combined", "matcher")
 
 
 def get_config(variant: str = "") -> ConfigDict:
@@ -162,7 +162,6 @@ def _folder() -> ConfigDict:
     config.prepare.drop_small_identities = True
     config.prepare.heldout_identities = 0.15
     config.prepare.matcher_identities = 0.2
-    config.gan.kimg = 96.0
     for name in NETWORKS:
         config[name].steps = 400
     return config

@@ -48,11 +48,11 @@ def load(directory: files.PathLike) -> tuple[Generator, dict[str, Any], dict[str
     if not (directory / "network.json").exists() or not (directory / "checkpoints").exists():
         raise UserError(f"no generator in {directory}: train one with configs/gan.py, or set --config.generator=DIR")
     facts = files.read_json(directory / "network.json")
+    if "generator" not in facts:
+        raise UserError(f"{directory} holds no generator: set --config.generator to what configs/gan.py trained")
     checkpoints = Checkpoints(directory / "checkpoints", read_only=True)
     state = checkpoints.read()
     checkpoints.close()
-    if "generator" not in facts:
-        raise UserError(f"{directory} holds no generator: set --config.generator to what configs/gan.py trained")
     if state is None:
         raise UserError(f"no checkpoint in {directory}: run configs/gan.py until it has saved one")
     variables = {"params": state["generator_ema"], "buffers": state["buffers"]}
