@@ -40,6 +40,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.d_channel_base = 16384
     config.channel_max = 512
     config.mbstd_group_size = 4
+    config.crop = 0  # pixels cut off each side of what is drawn: 8 for pictures of 112, drawn at 128
     config.dtype = "bfloat16"  # of the convolutions; everything else is float32
 
     # Training, as StyleGAN2-ADA's "auto" settles it for 128 pixels and a batch of 32.
@@ -52,9 +53,38 @@ def get_config(variant: str = "") -> ConfigDict:
     config.beta2 = 0.99
     config.r1_gamma = 0.1024  # 0.0002 * image_size^2 / batch_size
     config.r1_interval = 16
+    config.path_length_weight = 2.0  # 0 leaves the regulariser out
+    config.path_length_interval = 4
+    config.path_length_decay = 0.01
+    config.path_length_shrink = 2  # its batch is batch_size / this
+    config.style_mixing = 0.9  # share of pictures with two latents
     config.w_avg_beta = 0.995
     config.ema_kimg = 10.0
     config.ema_rampup = 0.05
+
+    # Adaptive augmentation: "" (none), "bg", "bgc", "bgcf", "bgcfn", "bgcfnc", or transforms as in "xint,scale,hue".
+    config.augment = "bgc"
+    config.augment_p = 0.0  # where its probability starts
+    config.ada_target = 0.6  # of the mean sign of D on authentic pictures; 0 keeps the probability as it is
+    config.ada_interval = 4
+    config.ada_kimg = 500.0  # thousands of pictures in which the probability may go from 0 to 1
+
+    # Off by default. The label fades in between these two points of the training (arXiv 2201.06578): helps where
+    # conditional training collapses within classes.
+    config.transition_start_kimg = 0.0
+    config.transition_end_kimg = 0.0  # 0: conditional from the start
+    # A recogniser takes part: pictures of one class alike to it, of two classes less than this cosine (IDnet's idea).
+    config.separation_weight = 0.0
+    config.separation_margin = 0.2
+    config.separation_network = "{workdir}/recognition/authentic"
+
+    # What is watched, on pictures of the training set: a recogniser's folder, Inception weights for FID (.npz,
+    # .safetensors), or "pixels", which needs nothing; "" is nothing. The best checkpoint is kept by `watch_metric`.
+    config.watch_network = "pixels"
+    config.watch_metric = "frechet"
+    config.watch_every = 5000
+    config.watch_classes = 200
+    config.watch_per_class = 20
 
     config.log_every = 100
     config.sample_every = 5000

@@ -24,9 +24,9 @@ NETWORKS = ("authentic", "classification", "distillation", "combined", "matcher"
 # Each stage, and what must have run before it.
 NEEDS = {
     "prepare": (),
-    "gan": ("prepare",),
-    "synthesize": ("gan",),
     "authentic": ("prepare",),
+    "gan": ("prepare", "authentic"),
+    "synthesize": ("gan",),
     "classification": ("synthesize",),
     "distillation": ("synthesize", "authentic"),
     "combined": ("synthesize", "authentic"),
@@ -60,9 +60,9 @@ def up_to(last: str) -> ConfigDict:
     config.stages = tuple(name for name in NEEDS if name in wanted)
     made = {
         "prepare": _prepare(),
+        "authentic": _recognition(classification.get_config(), "authentic", "{workdir}/authentic", "train", 12.0),
         "gan": _gan(),
         "synthesize": _synthesize(),
-        "authentic": _recognition(classification.get_config(), "authentic", "{workdir}/authentic", "train", 12.0),
         "classification": _recognition(classification.get_config(), "classification"),
         "distillation": _recognition(distillation.get_config(), "distillation"),
         "combined": _recognition(combined.get_config(), "combined"),
@@ -110,7 +110,15 @@ def _gan() -> ConfigDict:
     config.generator_learning_rate = 0.01
     config.discriminator_learning_rate = 0.01
     config.r1_gamma = 0.02
+    # 32 pictures an identity are enough for this small a network to do without; they would take half of the time.
+    config.augment = ""
+    config.path_length_weight = 0.0
+    config.style_mixing = 0.0
     config.ema_kimg = 5.0
+    config.watch_network = "{workdir}/recognition/authentic"
+    config.watch_every = 1000
+    config.watch_classes = 100
+    config.watch_per_class = 10
     config.log_every = 100
     config.sample_every = 1000
     config.checkpoint_every = 1000
@@ -162,6 +170,9 @@ def _folder() -> ConfigDict:
     config.prepare.drop_small_identities = True
     config.prepare.heldout_identities = 0.15
     config.prepare.matcher_identities = 0.2
+    # Few pictures an identity: D would learn them by heart.
+    config.gan.augment = "bgc"
+    config.gan.ada_kimg = 30.0
     for name in NETWORKS:
         config[name].steps = 400
     return config
@@ -175,7 +186,8 @@ def _tiny() -> ConfigDict:
     )
     config.prepare.pairs_per_fold = 20
     config.gan.update({"kimg": 0.128, "batch_size": 16, "channel_base": 128, "d_channel_base": 128, "channel_max": 16})
-    config.gan.sample_every = 4
+    config.gan.update({"augment": "bgc", "path_length_weight": 2.0, "style_mixing": 0.9})
+    config.gan.update({"sample_every": 4, "watch_every": 4, "watch_classes": 4, "watch_per_class": 4})
     config.synthesize.update({"per_class": 6, "batch_size": 20})
     for name in NETWORKS:
         config[name].update({"steps": 4, "batch_size": 16, "widths": (8, 8, 16), "embedding_size": 16, "log_every": 2})

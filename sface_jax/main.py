@@ -3,33 +3,43 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
 import os
 import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from sface_jax.core.errors import Interrupted, UserError
 
+if TYPE_CHECKING:
+    from sface_jax.core.embedder import Embedder
+
 # What each kind of stage runs, in the order of the pipeline: `run(config, workdir) -> result`.
 STAGES = {
     "prepare": "sface_jax.data.prepare",
     "gan": "sface_jax.gan.train",
+    "convert": "sface_jax.convert.generator",
     "synthesize": "sface_jax.synthesis.generate",
     "recognition": "sface_jax.recognition.train",
     "verify": "sface_jax.verification.evaluate",
     "privacy": "sface_jax.privacy.audit",
     "report": "sface_jax.report.report",
+    "benchmark": "sface_jax.gan.benchmark",
+    "compile": "sface_jax.gan.compile",
 }
+
+# Stages that look at pictures through a recogniser, which is handed to them: their packages import none.
+LOOKING = ("gan", "synthesize")
 
 # Stages that only look at what others made: run anew with another config. A report takes a second, and what it
 # reports on may have grown.
-AGAIN = {"verify": "changed", "privacy": "changed", "report": "always"}
+AGAIN = {"verify": "changed", "privacy": "changed"} | dict.fromkeys(("report", "benchmark", "compile"), "always")
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "The config file, e.g. configs/quickstart.py", lock_config=True
@@ -61,8 +71,16 @@ def main(argv: list[str]) -> None:
     workdir = epath.Path(_WORKDIR.value or Path("runs") / name)
     logging.info("workdir %s, %s x %s", workdir, jax.device_count(), jax.devices()[0].device_kind)
     for key, config in stages:
-        module = importlib.import_module(STAGES[config.stage])
-        stage.run(key, config, workdir, module.run, again=AGAIN.get(config.stage, "never"))
+        run = importlib.import_module(STAGES[config.stage]).run
+        if config.stage in LOOKING:
+            run = functools.partial(run, open_embedder=_open_embedder)
+        stage.run(key, config, workdir, run, again=AGAIN.get(config.stage, "never"))
+
+
+def _open_embedder(path: str) -> Embedder:
+    from sface_jax.convert import embedders
+
+    return embedders.open_embedder(path)
 
 
 def _stages(config: ConfigDict) -> Iterator[tuple[str, ConfigDict]]:

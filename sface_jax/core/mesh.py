@@ -59,9 +59,9 @@ def make_mesh(data: int = -1, model: int = 1) -> Mesh:
     return jax.make_mesh((data, model), ("data", "model"), axis_types=(AxisType.Auto, AxisType.Auto))
 
 
-def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Sharding of arrays whose first axis is the global batch."""
-    return NamedSharding(mesh, P("data"))
+def batch_sharding(mesh: Mesh, axis: int = 0) -> NamedSharding:
+    """Sharding of arrays of which one axis, by default the first, is the global batch."""
+    return NamedSharding(mesh, P(*[None] * axis, "data"))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

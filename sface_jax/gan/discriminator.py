@@ -52,7 +52,8 @@ class Discriminator(nn.Module):
         logit = sum_j f(x)_j e(c)_j / sqrt(cmap_dim)
 
     Attributes:
-        image_size: height and width, a power of two.
+        image_size: height and width that the blocks see, a power of two.
+        crop: zeros put around a picture to bring it to that size, see `Generator`.
         num_classes: identities; 0 for an unconditional discriminator.
         channel_base: feature maps at resolution r are channel_base / r, at most `channel_max`.
         channel_max: see `channel_base`.
@@ -61,6 +62,7 @@ class Discriminator(nn.Module):
         mbstd_group_size: group of the minibatch standard deviation.
         mbstd_channels: planes it appends; 0 leaves it out.
         image_channels: 3 for colour.
+        unconditional_head: add a logit that sees no label, for a training that begins without labels.
         dtype: precision of the convolutions above 4x4; the rest is float32.
     """
 
@@ -73,23 +75,31 @@ class Discriminator(nn.Module):
     mbstd_group_size: int = 4
     mbstd_channels: int = 1
     image_channels: int = 3
+    crop: int = 0
+    unconditional_head: bool = False
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, images: Maps, c: Labels) -> Float[AnyArray, " n"]:
-        """Scores pictures: images [N, H, W, C] in [-1, 1], labels c [N] -> logits [N], high for authentic."""
+    def __call__(self, images: Maps, c: Labels, condition: float | Float[AnyArray, ""] = 1.0) -> Float[AnyArray, " n"]:
+        """Scores pictures: images [N, H, W, C] in [-1, 1], labels c [N] -> logits [N], high for authentic.
+
+        With an unconditional head the logit is u(x) + condition * projection.
+        """
         sizes = resolutions(self.image_size)[:0:-1]
-        x = images.astype(self.dtype)
+        border = (self.crop, self.crop)
+        x = jnp.pad(images, [(0, 0), border, border, (0, 0)]).astype(self.dtype)
         x = ops.Conv(self._features(self.image_size), 1, name=f"b{self.image_size}_fromrgb")(x)
         for size in sizes:
             x = DiscriminatorBlock(self._features(size), self._features(size // 2), name=f"b{size}")(x)
         last = self._features(4)
         cmap_dim = (self.cmap_dim or last) if self.num_classes else 1
-        x = Epilogue(last, cmap_dim, self.mbstd_group_size, self.mbstd_channels, name="b4")(x.astype(jnp.float32))
+        outputs = cmap_dim + self.unconditional_head
+        x = Epilogue(last, outputs, self.mbstd_group_size, self.mbstd_channels, name="b4")(x.astype(jnp.float32))
         if not self.num_classes:
             return x[:, 0]
         label = Mapping(cmap_dim, self.num_classes, self.mapping_layers, name="mapping")(None, c)
-        return jnp.sum(x * label, axis=-1) / math.sqrt(cmap_dim)
+        logits = condition * jnp.sum(x[:, :cmap_dim] * label, axis=-1) / math.sqrt(cmap_dim)
+        return logits + x[:, cmap_dim] if self.unconditional_head else logits
 
     def _features(self, resolution: int) -> int:
         return channels_at(resolution, self.channel_base, self.channel_max)

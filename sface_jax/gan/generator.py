@@ -45,12 +45,14 @@ class Mapping(nn.Module):
     lr_multiplier: float = 0.01
 
     @nn.compact
-    def __call__(self, z: Latents | None, c: Labels) -> Float[AnyArray, "n w"]:
-        """Maps z [N, z_dim] (None: labels alone) and labels c [N] to w [N, w_dim]."""
+    def __call__(
+        self, z: Latents | None, c: Labels, condition: float | Float[AnyArray, ""] = 1.0
+    ) -> Float[AnyArray, "n w"]:
+        """Maps z [N, z_dim] (None: labels alone) and labels c [N], times `condition`, to w [N, w_dim]."""
         parts = [] if z is None else [ops.normalize_second_moment(z.astype(jnp.float32))]
         if self.num_classes:
             embedding = ops.Embedding(self.num_classes, self.w_dim, name="embed")(c)
-            parts.append(ops.normalize_second_moment(embedding))
+            parts.append(condition * ops.normalize_second_moment(embedding))
         x = jnp.concatenate(parts, axis=-1)
         for i in range(self.num_layers):
             x = ops.Dense(self.w_dim, "lrelu", self.lr_multiplier, name=f"fc{i}")(x)
@@ -170,7 +172,8 @@ class Generator(nn.Module):
     """Class-conditional StyleGAN2 generator (Karras et al. 2020, arXiv 1912.04958 and 2006.06676).
 
     Attributes:
-        image_size: height and width, a power of two from 8 to 512.
+        image_size: height and width of what is drawn, a power of two from 8 to 512.
+        crop: pixels then cut off on each side: 8 of 128 for pictures of 112.
         num_classes: identities; 0 for an unconditional generator.
         z_dim: latent width.
         w_dim: style width.
@@ -189,7 +192,18 @@ class Generator(nn.Module):
     channel_max: int = 512
     mapping_layers: int = 2
     image_channels: int = 3
+    crop: int = 0
     dtype: jnp.dtype = jnp.float32
+
+    @property
+    def picture_size(self) -> int:
+        """Height and width of a picture, what is cut off left out."""
+        return self.image_size - 2 * self.crop
+
+    @property
+    def picture_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of a picture."""
+        return self.picture_size, self.picture_size, self.image_channels
 
     @property
     def num_ws(self) -> int:
@@ -204,7 +218,14 @@ class Generator(nn.Module):
         )
         self.w_avg = self.variable("buffers", "w_avg", jnp.zeros, (self.w_dim,))
 
-    def map(self, z: Latents, c: Labels, truncation_psi: float = 1.0, truncation_cutoff: int | None = None) -> Styles:
+    def map(
+        self,
+        z: Latents,
+        c: Labels,
+        truncation_psi: float = 1.0,
+        truncation_cutoff: int | None = None,
+        condition: float | Float[AnyArray, ""] = 1.0,
+    ) -> Styles:
         """Maps latents and labels to style vectors.
 
         Args:
@@ -212,8 +233,9 @@ class Generator(nn.Module):
             c: labels 0 ... num_classes - 1.
             truncation_psi: pulls w towards its mean, w_avg + psi (w - w_avg); 1 leaves it.
             truncation_cutoff: truncate only the first so many vectors; None truncates all.
+            condition: how much the label counts, 0 ... 1; below 1 only while training turns conditional.
         """
-        w = self.mapping(z, c)
+        w = self.mapping(z, c, condition)
         ws = jnp.broadcast_to(w[:, None], (w.shape[0], self.num_ws, self.w_dim))
         if truncation_psi == 1.0:
             return ws
@@ -228,7 +250,8 @@ class Generator(nn.Module):
             ws: from `map`.
             noise: "const" (stored maps), "none", or "random" (needs `rngs={"noise": key}`).
         """
-        return self.synthesis(ws, noise)
+        images = self.synthesis(ws, noise)
+        return images[:, self.crop : self.image_size - self.crop, self.crop : self.image_size - self.crop]
 
     def __call__(self, z: Latents, c: Labels, noise: str = "const") -> Maps:
         """Maps and renders."""

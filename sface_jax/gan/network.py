@@ -32,17 +32,18 @@ def save(directory: files.PathLike, facts: dict[str, Any]) -> None:
     files.write_json(epath.Path(directory) / "network.json", facts)
 
 
-def load(directory: files.PathLike) -> tuple[Generator, dict[str, Any], dict[str, Any]]:
+def load(directory: files.PathLike, checkpoint: str = "best") -> tuple[Generator, dict[str, Any], dict[str, Any]]:
     """Loads the averaged generator (G_ema) of a training run.
 
     Args:
         directory: the run's `gan` folder.
+        checkpoint: "best", by the measure that was watched in training (the latest, where none was), or "latest".
 
     Returns:
         The module, its variables, and facts: the entries of `network.json`, and "step" of the checkpoint.
 
     Raises:
-        UserError: the folder holds no trained generator.
+        UserError: the folder holds no trained generator, or `checkpoint` is neither.
     """
     directory = epath.Path(directory)
     if not (directory / "network.json").exists() or not (directory / "checkpoints").exists():
@@ -50,7 +51,10 @@ def load(directory: files.PathLike) -> tuple[Generator, dict[str, Any], dict[str
     facts = files.read_json(directory / "network.json")
     if "generator" not in facts:
         raise UserError(f"{directory} holds no generator: set --config.generator to what configs/gan.py trained")
-    checkpoints = Checkpoints(directory / "checkpoints", read_only=True)
+    if checkpoint not in ("best", "latest"):
+        raise UserError(f'config.checkpoint={checkpoint!r} is neither "best" nor "latest"')
+    watched = checkpoint == "best" and (directory / "best.json").exists()
+    checkpoints = Checkpoints(directory / ("best" if watched else "checkpoints"), read_only=True)
     state = checkpoints.read()
     checkpoints.close()
     if state is None:

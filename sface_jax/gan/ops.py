@@ -8,6 +8,7 @@ and filters with gain 4, down-sampling filters and keeps every second pixel, bot
 
 from __future__ import annotations
 
+import functools
 import math
 
 import flax.linen as nn
@@ -18,6 +19,7 @@ from jaxtyping import Float, Int
 from sface_jax.core.arrays import AnyArray
 
 FIR = (0.125, 0.375, 0.375, 0.125)
+LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 Images = Float[AnyArray, "n h w c"]
 
@@ -32,17 +34,49 @@ def normalize_second_moment(x: Float[AnyArray, "n d"]) -> Float[AnyArray, "n d"]
     return x * jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + 1e-8)
 
 
-def convolve(
-    x: Images, kernel: Float[AnyArray, "kh kw c d"], stride: int = 1, padding: int = 0
+def convolve(x: Images, kernel: Float[AnyArray, "k k c d"]) -> Float[AnyArray, "n h w d"]:
+    """Correlates pictures with a kernel of odd size, zeros beyond the border, in the pictures' precision."""
+    _, h, w, c = x.shape
+    plain = functools.partial(_correlate, padding=kernel.shape[0] // 2)
+    # On CPUs from this size on, what Winograd saves in products is more than what it adds in additions.
+    if kernel.shape[0] == 3 and x.dtype == jnp.float32 and min(c, kernel.shape[-1]) >= 256 and min(h, w) >= 16:
+        return jax.lax.platform_dependent(x, kernel, cpu=_winograd, default=plain)
+    return plain(x, kernel)
+
+
+def _correlate(
+    x: Images, kernel: Float[AnyArray, "k k c d"], stride: int = 1, padding: int = 0
 ) -> Float[AnyArray, "n i j d"]:
-    """Correlates pictures with a kernel, with `padding` zeros on all four sides, in the pictures' precision."""
     return jax.lax.conv_general_dilated(
-        x,
-        kernel.astype(x.dtype),
-        (stride, stride),
-        [(padding, padding)] * 2,
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        x, kernel.astype(x.dtype), (stride, stride), [(padding, padding)] * 2, dimension_numbers=LAYOUT
     )
+
+
+def _winograd(x: Images, kernel: Float[AnyArray, "3 3 c d"]) -> Float[AnyArray, "n h w d"]:
+    """A 3x3 convolution with 16 products for each 2x2 pixels in place of 36: F(2x2, 3x3) (Lavin and Gray 2015).
+
+        y = A^T [(G g G^T) * (B^T d B)] A
+
+    Height and width must be even. Its gradients have the same form, and so the same saving.
+    """
+    n, h, w, c = x.shape
+
+    def windows(d: Float[AnyArray, "n _ _ c"], axis: int) -> list[Float[AnyArray, "n _ _ c"]]:
+        d0, d1, d2, d3 = (jax.lax.slice_in_dim(d, i, i + d.shape[axis] - 3, 2, axis) for i in range(4))
+        return [d0 - d2, d1 + d2, d2 - d1, d1 - d3]  # B^T d
+
+    def taps(g: Float[AnyArray, "3 *rest"]) -> list[Float[AnyArray, "*rest"]]:
+        return [g[0], 0.5 * (g[0] + g[1] + g[2]), 0.5 * (g[0] - g[1] + g[2]), g[2]]  # G g
+
+    def pixels(m: Float[AnyArray, "4 *rest"], axis: int) -> Float[AnyArray, "..."]:
+        return jnp.stack([m[0] + m[1] + m[2], m[1] - m[2] - m[3]], axis)  # A^T m
+
+    padded = jnp.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0)])
+    tiles = jnp.stack([tile for row in windows(padded, 1) for tile in windows(row, 2)])  # [16, n, h/2, w/2, c]
+    kernels = jnp.stack([tap for row in taps(kernel) for tap in taps(row)])  # [16, c, d]
+    products = (tiles.reshape(16, -1, c) @ kernels).reshape(4, 4, n, h // 2, w // 2, -1)
+    rows = pixels(products, 3)  # [4, n, h/2, 2, w/2, d], the second of the two axes of 4 now leading
+    return pixels(rows, 4).reshape(n, h, w, -1)
 
 
 def _blur_axis(x: Images, axis: int, before: int, after: int, stride: int) -> Float[AnyArray, "n _ _ c"]:
@@ -81,32 +115,58 @@ def convolve_down(x: Images, kernel: Float[AnyArray, "k k c d"]) -> Float[AnyArr
     if kernel.shape[0] == 1:
         return convolve(downsample(x), kernel)
     x = _blur_axis(_blur_axis(x, 1, 2, 2, 1), 2, 2, 2, 1)
-    return convolve(x, kernel, stride=2)
+    return jax.lax.platform_dependent(
+        x, kernel, cpu=_strided_as_product, default=functools.partial(_correlate, stride=2)
+    )
 
 
-def upsampling_kernel(kernel: Float[AnyArray, "3 3 c d"]) -> Float[AnyArray, "3 3 c 4*d"]:
-    """Folds zero insertion, the filter and a (rotated) 3x3 kernel into one kernel for the four output phases.
+def _strided_as_product(x: Images, kernel: Float[AnyArray, "3 3 c d"]) -> Float[AnyArray, "n (h-1)//2 (w-1)//2 d"]:
+    """Strided convolution as one matrix product, of which CPUs compute the gradients faster."""
+    height, width = x.shape[1] - 2, x.shape[2] - 2
+    taps = [x[:, i : i + height : 2, j : j + width : 2] for i in range(3) for j in range(3)]
+    return jnp.concatenate(taps, axis=-1) @ kernel.reshape(-1, kernel.shape[-1]).astype(x.dtype)
 
-    Up-sampling by 2 and convolving is, for each of the 2x2 positions an output pixel can have, an ordinary 3x3
-    convolution of the small picture: the same arithmetic as a transposed convolution followed by the filter, without
-    its slow weight gradient. The four results are laid side by side in the channels, row phase first.
+
+def convolve_up(x: Images, kernel: Float[AnyArray, "3 3 c d"]) -> Float[AnyArray, "n 2*h 2*w d"]:
+    """Inserts zeros, convolves with a (rotated) 3x3 kernel and filters with [1,3,3,1]/4, as the generator does.
+
+    The zeros are never multiplied: a transposed convolution costs a quarter of one at the larger size.
     """
-    taps = kernel[::-1, ::-1]
-    for axis in (0, 1):
-        pads = [(0, 0)] * 4
-        pads[axis] = (3, 3)
-        padded = jnp.pad(taps, pads)
-        # 6 taps: the full convolution of 3 taps with the filter, of gain 2 in each direction.
-        taps = sum(2 * f * jax.lax.slice_in_dim(padded, 3 - k, 9 - k, axis=axis) for k, f in enumerate(FIR))
-    phases = [taps[1 - r :: 2, 1 - s :: 2] for r in (0, 1) for s in (0, 1)]
-    return jnp.concatenate(phases, axis=-1)
+    y = jax.lax.platform_dependent(x, kernel, cpu=_transposed_as_product, default=_transposed)
+    return 4 * _blur_axis(_blur_axis(y, 1, 1, 1, 1), 2, 1, 1, 1)
 
 
-def depth_to_space(x: Images) -> Float[AnyArray, "n 2*h 2*w c//4"]:
-    """Interleaves four channel groups (row phase first) as the 2x2 neighbours of a picture twice the size."""
+def _transposed(x: Images, kernel: Float[AnyArray, "3 3 c d"]) -> Float[AnyArray, "n 2*h+1 2*w+1 d"]:
+    """y[2i + k] = sum_i x[i] w[k], as one convolution of the picture with zeros between its pixels."""
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel[::-1, ::-1].astype(x.dtype),
+        (1, 1),
+        [(2, 2)] * 2,
+        lhs_dilation=(2, 2),
+        dimension_numbers=LAYOUT,
+    )
+
+
+def _transposed_as_product(x: Images, kernel: Float[AnyArray, "3 3 c d"]) -> Float[AnyArray, "n 2*h+1 2*w+1 d"]:
+    """`_transposed` as one matrix product and additions: CPUs take 100 times as long for its weight gradient."""
     n, h, w, c = x.shape
-    x = x.reshape(n, h, w, 2, 2, c // 4)
-    return x.transpose(0, 1, 3, 2, 4, 5).reshape(n, 2 * h, 2 * w, c // 4)
+    d = kernel.shape[-1]
+    taps = (x @ kernel.astype(x.dtype).transpose(2, 0, 1, 3).reshape(c, 9 * d)).reshape(n, h, w, 3, 3, d)
+    rows = [_overlap([taps[..., i, j, :] for j in range(3)], axis=2) for i in range(3)]
+    return _overlap(rows, axis=1)
+
+
+def _overlap(taps: list[Float[AnyArray, "n h w d"]], axis: int) -> Float[AnyArray, "n _ _ d"]:
+    """Adds the three taps of each pixel to the pixels 2i, 2i + 1, 2i + 2 of an axis of length 2 size + 1."""
+
+    def padded(x: Float[AnyArray, "n h w d"], before: int, after: int) -> Float[AnyArray, "n _ _ d"]:
+        return jnp.pad(x, [(before, after) if i == axis else (0, 0) for i in range(4)])
+
+    even, odd = padded(taps[0], 0, 1) + padded(taps[2], 1, 0), padded(taps[1], 0, 1)
+    shape = list(even.shape)
+    shape[axis] *= 2
+    return jax.lax.slice_in_dim(jnp.stack([even, odd], axis + 1).reshape(shape), 0, shape[axis] - 1, axis=axis)
 
 
 def modulated_convolve(
@@ -134,9 +194,9 @@ def modulated_convolve(
     styles = styles.astype(jnp.float32)
     y = x * styles[:, None, None, :].astype(x.dtype)
     if up:
-        y = depth_to_space(convolve(y, upsampling_kernel(kernel), padding=1))
+        y = convolve_up(y, kernel)
     else:
-        y = convolve(y, kernel, padding=kernel.shape[0] // 2)
+        y = convolve(y, kernel)
     if demodulate:
         energy = jnp.square(styles) @ jnp.sum(jnp.square(kernel), axis=(0, 1)) + 1e-8
         y = y * jax.lax.rsqrt(energy)[:, None, None, :].astype(y.dtype)
@@ -229,7 +289,7 @@ class Conv(nn.Module):
         shape = (self.kernel, self.kernel, x.shape[-1], self.features)
         weight = self.param("weight", nn.initializers.normal(1.0), shape)
         weight = weight / math.sqrt(math.prod(shape[:3]))
-        y = convolve_down(x, weight) if self.down else convolve(x, weight, padding=self.kernel // 2)
+        y = convolve_down(x, weight) if self.down else convolve(x, weight)
         if self.use_bias:
             y = y + self.param("bias", nn.initializers.zeros, (self.features,)).astype(y.dtype)
         if self.activation == "lrelu":

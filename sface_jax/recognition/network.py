@@ -13,7 +13,9 @@ from etils import epath
 from jaxtyping import Array, Float, Num
 
 from sface_jax.core import files, mesh
+from sface_jax.core.arrays import AnyArray
 from sface_jax.core.checkpoint import Checkpoints
+from sface_jax.core.embedder import Embedder
 from sface_jax.core.errors import UserError
 from sface_jax.recognition.iresnet import PUBLISHED, IResNet
 
@@ -134,3 +136,21 @@ def load(directory: files.PathLike, key: str = "networks") -> Network:
     variables = {"params": state["params"]["backbone"], "batch_stats": state["batch_stats"]}
     given = {k: tuple(v) if isinstance(v, list) else v for k, v in facts["preprocessing"].items()}
     return Network(build(facts["architecture"]), variables, Preprocessing(**given))
+
+
+def embedder(network: Network, name: str) -> Embedder:
+    """A recogniser as other packages look through it: pictures in [-1, 1] to embeddings of length one.
+
+    Unlike `verification.embed`, it looks at each picture once, and not at its mirror image.
+
+    Args:
+        network: the recogniser.
+        name: for logs.
+    """
+
+    def apply(variables: Any, pictures: Float[AnyArray, "n h w 3"]) -> Float[Array, "n d"]:
+        x = network.preprocessing(127.5 * (pictures + 1))
+        e = network.module.apply(variables, x, train=False).astype(jnp.float32)
+        return e * jax.lax.rsqrt(jnp.maximum(jnp.square(e).sum(1, keepdims=True), 1e-24))
+
+    return Embedder(name, network.variables, apply)

@@ -27,6 +27,7 @@ class Findings:
         verification: network -> what `verification/<network>.json` holds.
         audit: what `privacy/audit.json` holds.
         gan_log: the generator's logged scalars.
+        gan_best: what `gan/best.json` holds: "step", "metric", "value" of the best checkpoint.
         recognition_logs: network -> its logged scalars.
         samples: pictures the generator drew while it learned, (step, file), in order.
         preview: grid of the synthetic dataset; rows are identities.
@@ -40,6 +41,7 @@ class Findings:
     verification: dict[str, dict[str, Any]]
     audit: dict[str, Any]
     gan_log: Log
+    gan_best: dict[str, Any]
     recognition_logs: dict[str, Log]
     samples: list[tuple[int, epath.Path]]
     preview: epath.Path | None
@@ -86,6 +88,7 @@ def gather(workdir: epath.Path, show_authentic: bool = False) -> Findings:
         verification={path.stem: _json(path) for path in _sorted(workdir / "verification", "*.json")},
         audit=_json(workdir / "privacy" / "audit.json"),
         gan_log=_log(workdir / "gan" / "metrics.jsonl"),
+        gan_best=_json(workdir / "gan" / "best.json"),
         recognition_logs={path.parent.name: _log(path) for path in _sorted(workdir / "recognition", "*/metrics.jsonl")},
         samples=_samples(workdir / "gan" / "samples"),
         preview=_present(workdir / "synthetic" / "preview.png"),

@@ -77,6 +77,8 @@ def render(findings: Findings, title: str = "") -> str:
         limits=verdict.limits(leak) if leak else [],
         not_claimed=verdict.not_claimed(findings),
         gan_curves=training.gan_curves(findings.gan_log),
+        collapse=training.collapse(findings.gan_log),
+        kept=training.kept(findings.gan_best),
         recognition_curves=training.recognition_curves(findings.recognition_logs),
         stage_words=words.STAGES,
         longest=max(seconds, default=1) or 1,

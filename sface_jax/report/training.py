@@ -2,20 +2,95 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
+import numpy as np
 from markupsafe import Markup
 
-from sface_jax.report import plots, utility
+from sface_jax.report import plots, utility, words
 from sface_jax.report.findings import Log
 
-# scalar's name -> (label, role of its colour), in the order of drawing
-GAN_LOSSES = {
-    "d_loss": ("discriminator", "authentic"),
-    "g_loss": ("generator", "synthetic"),
-}
-GAN_OUTPUTS = {
-    "d_real": ("authentic pictures", "authentic"),
-    "d_fake": ("generated pictures", "synthetic"),
-}
+COLLAPSED_BELOW = 0.4  # of the spread ratio, as `sface_jax.gan.quality` has it
+
+
+class Chart(NamedTuple):
+    """A chart of the generator's scalars.
+
+    Attributes:
+        name: of its elements on the page.
+        ylabel: what the vertical axis shows.
+        series: scalar's name -> (label, role of its colour), in the order of drawing.
+        caption: how to read it.
+        alarm: a value to draw as a line of its own.
+    """
+
+    name: str
+    ylabel: str
+    series: dict[str, tuple[str, str]]
+    caption: str
+    alarm: float | None = None
+
+
+GAN = (
+    Chart(
+        "gan-losses",
+        "loss",
+        {"d_loss": ("discriminator", "authentic"), "g_loss": ("generator", "synthetic")},
+        "The generator against its discriminator: neither should win outright.",
+    ),
+    Chart(
+        "gan-outputs",
+        "discriminator's mean output",
+        {"d_real": ("authentic pictures", "authentic"), "d_fake": ("generated pictures", "synthetic")},
+        "What the discriminator says of authentic and of generated pictures; where the gap keeps widening, it may "
+        "be learning them by heart.",
+    ),
+    Chart(
+        "gan-ada",
+        "r and p",
+        {"d_real_sign": ("r, how surely authentic", "authentic"), "ada_p": ("p, of augmentation", "combined")},
+        "Overfitting: r is the mean sign of the discriminator's output on authentic pictures, near 1 where it knows "
+        "them by heart. Adaptive augmentation raises its probability p until r is back at its target.",
+    ),
+    Chart(
+        "gan-frechet",
+        "Fréchet distance",
+        {"watch/frechet": ("to the training pictures", "synthetic")},
+        "How far the generated pictures are from the authentic ones, as a whole. Lower is better.",
+    ),
+    Chart(
+        "gan-precision",
+        "share of pictures",
+        {
+            "watch/precision": ("precision", "synthetic"),
+            "watch/recall": ("recall", "distillation"),
+            "watch/label_rank1": ("own class nearest", "combined"),
+        },
+        "Precision: generated pictures that could be authentic ones. Recall: authentic pictures that the generator "
+        "could have drawn. And generated pictures that are nearest to the class that was asked for.",
+    ),
+    Chart(
+        "gan-similarity",
+        "mean cosine",
+        {
+            "watch/intra_authentic": ("one class, authentic", "authentic"),
+            "watch/intra_synthetic": ("one class, generated", "synthetic"),
+            "watch/inter_authentic": ("two classes, authentic", "other"),
+            "watch/inter_synthetic": ("two classes, generated", "combined"),
+        },
+        "How alike two pictures are. Generated ones should come to lie where authentic ones do. One class far above: "
+        "it repeats itself; one class no higher than two: the label says nothing.",
+    ),
+    Chart(
+        "gan-spread",
+        "share of the authentic spread",
+        {"watch/spread_ratio": ("spread within classes", "synthetic")},
+        "How much the generated pictures of a class differ, as a share of what authentic ones do (median over the "
+        "classes). Near 1 is right; below the line they repeat themselves.",
+        alarm=COLLAPSED_BELOW,
+    ),
+)
+
 # scalar's name, axis label, whether the axis is logarithmic, caption
 RECOGNITION = (
     ("classification_loss", "classification loss", True, "How hard the recognisers find the labels of their pictures."),
@@ -25,19 +100,50 @@ RECOGNITION = (
 
 
 def gan_curves(log: Log) -> list[tuple[Markup, str]]:
-    """The losses of generator and discriminator, and what the discriminator thinks of either kind of picture."""
-    drawn = [
-        (
-            _chart("gan-losses", log, GAN_LOSSES, "loss"),
-            "The generator against its discriminator: neither should win outright.",
-        ),
-        (
-            _chart("gan-outputs", log, GAN_OUTPUTS, "discriminator's mean output"),
-            "What the discriminator says of authentic and of generated pictures; where the gap keeps widening, it may "
-            "be learning them by heart.",
-        ),
-    ]
-    return [(chart, caption) for chart, caption in drawn if chart]
+    """The generator's charts with their captions, of those scalars that were logged."""
+    drawn = []
+    for chart in GAN:
+        series = {label: log[scalar] for scalar, (label, _) in chart.series.items() if scalar in log}
+        if not series:
+            continue
+        colours = dict(chart.series.values())
+        if chart.alarm is not None:
+            label, ends = f"alarm below {chart.alarm:g}", np.concatenate([steps for steps, _ in series.values()])
+            series[label] = np.array([ends.min(), ends.max()]), np.full(2, chart.alarm)
+            colours[label] = "other"
+        alt = f"{chart.ylabel} over steps: {', '.join(series)}"
+        drawing = plots.curves(chart.name, series, colours, alt, xlabel="step", ylabel=chart.ylabel)
+        drawn.append((drawing, chart.caption))
+    return drawn
+
+
+def collapse(log: Log) -> str:
+    """What to do about a spread within classes that has collapsed; empty if it had not when it was last looked at."""
+    steps, collapsed = log.get("watch/collapsed", ((), ()))
+    if not len(collapsed) or not collapsed[-1]:
+        return ""
+    at, ratios = log.get("watch/spread_ratio", ((), ()))
+    ratio = ratios[-1] if len(at) and at[-1] == steps[-1] else None
+    return (
+        f"At step {words.count(steps[-1])} the generated pictures of a class differ {words.percent(ratio, 0)} as much "
+        f"as authentic ones do (alarm: below {words.percent(COLLAPSED_BELOW, 0)}). The generator draws one picture of "
+        "each identity again and again, and a recogniser learns little from that. Draw from an earlier checkpoint, or "
+        "train anew: with a lower learning rate; with fewer classes, or more pictures of each; with augmentation "
+        "(config.augment=bgc); or beginning without labels (config.transition_end_kimg)."
+    )
+
+
+def kept(best: dict[str, Any]) -> str:
+    """Which checkpoint was kept as the best; empty if none was."""
+    if not best:
+        return ""
+    metric, value = best.get("metric", ""), best.get("value")
+    shown = f"{value:.3g}" if words.finite(value) else words.DASH
+    return (
+        f"The best checkpoint, by {words.MEASURES.get(metric, metric.replace('_', ' '))} ({shown}), is that of step "
+        f"{words.count(best.get('step'))}: it was judged on training pictures, never on a benchmark, and synthetic "
+        "pictures are drawn from it unless the configuration asks for the latest."
+    )
 
 
 def recognition_curves(logs: dict[str, Log]) -> list[tuple[Markup, str]]:
@@ -54,11 +160,3 @@ def recognition_curves(logs: dict[str, Log]) -> list[tuple[Markup, str]]:
             chart = plots.curves(f"recognition-{scalar}", series, colours, alt, xlabel="step", ylabel=ylabel, log=log)
             charts.append((chart, caption))
     return charts
-
-
-def _chart(name: str, log: Log, wanted: dict[str, tuple[str, str]], ylabel: str) -> Markup | None:
-    series = {label: log[scalar] for scalar, (label, _) in wanted.items() if scalar in log}
-    if not series:
-        return None
-    alt = f"{ylabel} over steps: {', '.join(series)}"
-    return plots.curves(name, series, dict(wanted.values()), alt, xlabel="step", ylabel=ylabel)

@@ -30,6 +30,15 @@ STAGES = {
 
 SPLITS = {"train": "authentic, for training", "heldout": "authentic, held out", "matcher": "authentic, for the matcher"}
 
+# how a generator's pictures are measured while it learns
+MEASURES = {
+    "frechet": "Fréchet distance",
+    "kernel": "kernel distance",
+    "label_rank1": "share of pictures nearest to their own class",
+    "label_similarity": "similarity to the authentic pictures of the class",
+    "spread_ratio": "spread within classes",
+}
+
 GLOSSARY = {
     "Authentic, synthetic": "An authentic picture was taken of an identity; a synthetic one was drawn by the "
     "generator, asked for that identity.",
@@ -52,6 +61,8 @@ GLOSSARY = {
     "Ten-fold accuracy": "The share of pairs judged rightly, the threshold chosen on nine tenths and tested on the "
     "last, ten times; chance is 50 %.",
     "ROC, DET": "All thresholds in one curve: the matches gained, or missed, for the false ones accepted.",
+    "Fréchet distance": "The distance between two sets of pictures, taken as normal distributions in a network's "
+    "features; 0 where these agree. Only distances in features of one network compare.",
     "Member, held-out identity": "A member's pictures trained the generator; a held-out identity's did not. What tells "
     "them apart is leakage.",
 }

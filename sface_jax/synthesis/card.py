@@ -4,6 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from sface_jax.synthesis.sampling import STRATEGIES
+
+_OF_SFACE = ("free", "shared_seeds")
+
+_LIKENESS = """
+  Here pictures were also **chosen by their likeness** to the authentic pictures of their class."""
+
 _CARD = """\
 # Synthetic faces: {classes:,} classes, {pictures:,} pictures
 
@@ -16,18 +23,19 @@ Every picture in this dataset was drawn by a generative network. None is a photo
 
 A class-conditional StyleGAN2 generator was trained on {source}.
 Each identity of that training set is one class. The generator was then given a class and a random latent for each
-picture. This is the method of SFace (Boutros et al., IJCB 2022, arXiv 2206.10520).
+picture. This is the method of SFace (Boutros et al., IJCB 2022, arXiv 2206.10520){departure}.
 
 | | |
 |---|---|
 | generator | training step {step}, SHA-256 of its weights `{sha256}` |
-| latents | {latents} |
+| strategy | `{strategy}`: {sampling} |
 | truncation psi | {psi} |
 | noise | {noise} |
+| rejection | {rejection} |
 | seed | {seed} |
 
-Picture i of class c depends on the seed, c and i alone. `manifest.json` holds the same facts for programs, and the
-SHA-256 of each shard.
+Picture i of class c depends on the seed, c and i alone{and_attempts}.
+`manifest.json` holds the same facts for programs, and the SHA-256 of each shard.
 
 ## How to read it
 
@@ -45,7 +53,7 @@ Not intended: identifying people, building profiles, or passing the pictures off
 ## Limits
 
 - **Synthetic is not anonymous.** Class c was learned from one authentic identity. A picture of class c may resemble
-  that person more than chance allows, and a generator may repeat what it was shown.
+  that person more than chance allows, and a generator may repeat what it was shown.{likeness}
 - Classes are less distinct, and pictures within a class less alike, than those of authentic people.
 - The generator passes on the make-up of its training set: who is frequent there is frequent here.
 - Recognisers trained on this dataset alone are less accurate than those trained on authentic pictures.
@@ -63,22 +71,51 @@ were obtained may limit what can be chosen.
 """
 
 
-def write(recipe: dict[str, Any]) -> str:
-    """Returns the card, in Markdown, of a dataset made by the recipe of its manifest."""
+def write(recipe: dict[str, Any], counts: dict[str, int]) -> str:
+    """Returns the card, in Markdown, of a dataset made by the recipe of its manifest.
+
+    Args:
+        recipe: see `recipe.write`.
+        counts: how many pictures were "accepted_at_once", "redrawn" and "forced"; empty without rejection.
+    """
+    rejection = recipe["rejection"]
     return _CARD.format(
         **{key: recipe[key] for key in ("classes", "pictures", "per_class", "image_size", "psi", "noise", "seed")},
         **{key: recipe["generator"][key] for key in ("step", "sha256")},
         source=_source(recipe["generator"]["trained_on"]),
-        latents=_latents(recipe),
+        departure="" if recipe["strategy"] in _OF_SFACE and not rejection else ", sampled in another way",
+        strategy=recipe["strategy"],
+        sampling=STRATEGIES[recipe["strategy"]].words.format(**recipe),
+        rejection=_rejection(rejection, counts) if rejection else "none",
+        and_attempts=", given the recogniser that rejects" if rejection else "",
+        likeness=_LIKENESS if rejection and _uses_centres(rejection) and rejection["centres"] == "authentic" else "",
         first="synthetic-000000/000000",
         last=recipe["classes"] - 1,
     )
 
 
-def _latents(recipe: dict[str, Any]) -> str:
-    if recipe["strategy"] == "shared_seeds":
-        return f"picked, with replacement, from {recipe['shared_seeds']:,} that all classes share"
-    return "z ~ N(0, I), one of its own for each picture"
+def _rejection(rejection: dict[str, Any], counts: dict[str, int]) -> str:
+    conditions, centres = [], ""
+    if (least := rejection["min_class_similarity"]) > 0:
+        conditions.append(f"at least {least} with the centre of its class")
+    if (most := rejection["max_other_similarity"]) < 1:
+        conditions.append(f"at most {most} with the centre of any other class")
+    if (most := rejection["max_authentic_similarity"]) < 1:
+        conditions.append(f"at most {most} with any authentic picture of its class")
+    if _uses_centres(rejection):
+        synthetic = rejection["centres"] == "synthetic"
+        those = f"{rejection['centre_pictures']:,} other synthetic" if synthetic else "the authentic"
+        centres = f"; a centre is the mean direction of {those} pictures of the class"
+    return (
+        f"every picture was drawn up to {rejection['attempts']} times, until a recogniser (SHA-256 of its weights "
+        f"`{rejection['recognizer']['sha256']}`) found its cosine {' and '.join(conditions)}{centres}. "
+        f"Accepted at once: {counts['accepted_at_once']:,}; drawn again: {counts['redrawn']:,}; kept though no "
+        f"attempt passed: {counts['forced']:,} (negative in `attempts/`)"
+    )
+
+
+def _uses_centres(rejection: dict[str, Any]) -> bool:
+    return rejection["min_class_similarity"] > 0 or rejection["max_other_similarity"] < 1
 
 
 def _source(trained_on: dict[str, Any] | None) -> str:

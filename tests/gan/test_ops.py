@@ -1,8 +1,11 @@
 """The fast lowerings against their definitions."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -33,13 +36,49 @@ def test_resampling_is_what_it_says(seed, h, w):
     np.testing.assert_allclose(ops.downsample(x), filtered(x, 1, 1)[:, ::2, ::2], atol=1e-5)
 
 
-def test_phases_are_a_convolution_of_the_upsampled_picture():
+def test_convolutions_that_resample_are_what_they_say():
     random = np.random.default_rng(0)
-    x = random.normal(size=(2, 6, 6, 4)).astype(np.float32)
+    x = random.normal(size=(2, 6, 8, 4)).astype(np.float32)
     kernel = random.normal(size=(3, 3, 4, 5)).astype(np.float32)
-    fast = ops.depth_to_space(ops.convolve(x, ops.upsampling_kernel(kernel), padding=1))
-    slow = ops.convolve(jnp.asarray(filtered(zero_inserted(x), 3, 2, 4.0)), jnp.asarray(kernel[::-1, ::-1]))
-    np.testing.assert_allclose(fast, slow, atol=1e-4)
+    slow = ops._correlate(jnp.asarray(filtered(zero_inserted(x), 3, 2, 4.0)), jnp.asarray(kernel[::-1, ::-1]))
+    np.testing.assert_allclose(ops.convolve_up(x, kernel), slow, atol=1e-4)
+    slow = ops._correlate(jnp.asarray(filtered(x, 2, 2)), kernel, stride=2)
+    np.testing.assert_allclose(ops.convolve_down(x, kernel), slow, atol=1e-4)
+
+
+LOWERINGS = {
+    "winograd": (ops._winograd, functools.partial(ops._correlate, padding=1), (2, 6, 8, 4)),
+    "transposed": (ops._transposed_as_product, ops._transposed, (2, 3, 4, 4)),
+    "strided": (ops._strided_as_product, functools.partial(ops._correlate, stride=2), (2, 7, 9, 4)),
+}
+
+
+@pytest.mark.parametrize("name", LOWERINGS)
+def test_the_form_for_cpus_has_the_values_and_derivatives_of_the_plain_one(name):
+    fast, plain, shape = LOWERINGS[name]
+    random = np.random.default_rng(0)
+    x = random.normal(size=shape).astype(np.float32)
+    kernel = random.normal(size=(3, 3, 4, 5)).astype(np.float32) / 6
+
+    def penalty(convolve, x, kernel):
+        gradient = jax.grad(lambda x: jnp.sum(jnp.tanh(convolve(x, kernel))))(x)
+        return jnp.sum(gradient**2)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def all_of_it(convolve, x, kernel):
+        return convolve(x, kernel), jax.grad(penalty, argnums=(1, 2))(convolve, x, kernel)
+
+    ours, theirs = all_of_it(fast, x, kernel), all_of_it(plain, x, kernel)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5), ours, theirs)
+
+
+def test_large_convolutions_take_the_short_cut_and_stay_the_same():
+    x, kernel = (
+        jax.random.normal(jax.random.key(0), (1, 16, 16, 256)),
+        jax.random.normal(jax.random.key(1), (3, 3, 256, 256)),
+    )
+    close = ops._correlate(x, kernel, padding=1)
+    np.testing.assert_allclose(jax.jit(ops.convolve)(x, kernel), close, atol=1e-4 * np.abs(close).max())
 
 
 def test_modulation_is_a_kernel_of_each_sample():
@@ -49,7 +88,7 @@ def test_modulation_is_a_kernel_of_each_sample():
     for i in range(3):
         own = kernel * styles[i][:, None]
         own = own / np.sqrt(np.square(own).sum((0, 1, 2)) + 1e-8)
-        alone = ops.convolve(jnp.asarray(x[i : i + 1]), jnp.asarray(own), padding=1)
+        alone = ops.convolve(jnp.asarray(x[i : i + 1]), jnp.asarray(own))
         np.testing.assert_allclose(ops.modulated_convolve(x, kernel, styles)[i : i + 1], alone, atol=1e-5)
 
 

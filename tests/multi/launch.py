@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def launch(
-    worker: str, *arguments: object, processes: int = 1, devices: int = 1, timeout: float = 180, **environment: str
+    worker: str, *arguments: object, processes: int = 1, devices: int = 1, timeout: float = 400, **environment: str
 ) -> list[dict[str, Any]]:
     """Runs `processes` copies of a worker and waits for them.
 
@@ -58,7 +58,7 @@ def launch(
     return [json.loads(text.strip().splitlines()[-1]) for text in told]
 
 
-def killed(worker: str, *arguments: object, timeout: float = 180, **environment: str) -> None:
+def killed(worker: str, *arguments: object, timeout: float = 400, **environment: str) -> None:
     """Runs one copy of a worker which must end by SIGKILL, sent by itself or by somebody else."""
     command = [sys.executable, "-m", f"tests.multi.{worker}", *map(str, arguments)]
     ended = subprocess.run(

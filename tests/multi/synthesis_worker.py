@@ -1,4 +1,7 @@
-"""Draws the small synthetic dataset: `python -m tests.multi.synthesis_worker FOLDER`. Prints the stage's result."""
+"""Draws the small synthetic dataset without and with rejection: `python -m tests.multi.synthesis_worker FOLDER`.
+
+Writes FOLDER/plain and FOLDER/rejecting, and prints the second result.
+"""
 
 import json
 import sys
@@ -14,5 +17,7 @@ from tests.synthesis import small
 if __name__ == "__main__":
     mesh.initialize_distributed()
     network.load = small.load
-    result = generate.run(small.config(sys.argv[1]), epath.Path(sys.argv[1]).parent)
+    folder = epath.Path(sys.argv[1])
+    generate.run(small.config(folder / "plain"), folder)
+    result = generate.run(small.rejecting(folder / "rejecting"), folder, small.open_embedder)
     print(json.dumps({**result, "devices": jax.local_device_count()}))

@@ -1,0 +1,144 @@
+"""Stage `convert`: a GAN of StyleGAN2-ADA for PyTorch as a `gan` folder of ours, and such a folder as state dicts."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+from etils import epath
+from ml_collections import ConfigDict
+
+from sface_jax.convert import array_files, pickles, stylegan2
+from sface_jax.core.checkpoint import Checkpoints
+from sface_jax.core.errors import UserError
+from sface_jax.core.files import PathLike
+from sface_jax.gan import network
+from sface_jax.gan.discriminator import Discriminator
+
+
+def run(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
+    """Converts in the direction that the source asks for; see `configs/convert.py` for the keys.
+
+    Raises:
+        UserError: the source holds no such network, or the output is there already or of the wrong kind.
+    """
+    del workdir
+    if jax.process_count() > 1:
+        raise UserError("a conversion is the work of one process: run it alone")
+    source, output = epath.Path(config.source), epath.Path(config.output)
+    if not config.source or not source.exists():
+        raise UserError(f"there is no network {config.source!r}: set --config.source to a file or a `gan` folder")
+    if output.exists():
+        raise UserError(f"{output} is there already: choose another --config.output")
+    if source.is_dir():
+        return to_pytorch(source, output)
+    return from_pytorch(source, output, config.discriminator, config.mbstd_group_size)
+
+
+def from_pytorch(
+    source: PathLike, output: PathLike, discriminator: bool = True, mbstd_group_size: int = 4
+) -> dict[str, Any]:
+    """Writes PyTorch's networks as a folder that `gan.network.load` reads.
+
+    Args:
+        source: `.pkl`, or `.npz` or `.safetensors` with names under G_ema/ (or G/) and D/. D may be absent.
+        output: the folder; it appears whole or not at all.
+        discriminator: convert D too, where there is one.
+        mbstd_group_size: of D, where the source does not tell.
+
+    Returns:
+        What was converted.
+
+    Raises:
+        UserError: the source holds no such network.
+    """
+    source, output = epath.Path(source), epath.Path(output)
+    networks = _read(source)
+    name = "G_ema" if "G_ema" in networks else "G"
+    if name not in networks:
+        raise UserError(f"{source} holds no generator: there is no G_ema and no G in it")
+    generator, variables = stylegan2.generator_from_network(networks[name])
+    weights = {"step": np.zeros((), np.int32), "generator_ema": variables["params"], "buffers": variables["buffers"]}
+    converted = [name] + ["D"] * (discriminator and "D" in networks)
+    # Without D, `network.json` describes one and the checkpoint has none.
+    judge = Discriminator(generator.image_size, generator.num_classes)
+    if "D" in converted:
+        try:
+            judge, d_variables = stylegan2.discriminator_from_network(networks["D"], mbstd_group_size)
+        except UserError as error:
+            raise UserError(f"{error}; --config.discriminator=False converts {name} alone") from error
+        weights["discriminator"] = d_variables["params"]
+    facts = {"generator": _attributes(generator), "discriminator": _attributes(judge)}
+    _write_folder(output, {**facts, "converted_from": source.name}, weights)
+    logging.info("%s from %s: in %s", " and ".join(converted), source, output)
+    return {"networks": converted, "image_size": generator.image_size, "classes": generator.num_classes}
+
+
+def to_pytorch(source: PathLike, output: PathLike) -> dict[str, Any]:
+    """Writes the networks of a `gan` folder as PyTorch's state dicts, named G_ema/... and D/... .
+
+    Args:
+        source: a folder that training or `from_pytorch` wrote.
+        output: `.npz` or `.safetensors`.
+
+    Returns:
+        What was converted.
+
+    Raises:
+        UserError: the folder holds no network, or the output is of another kind.
+    """
+    source, output = epath.Path(source), epath.Path(output)
+    if output.suffix not in array_files.SUFFIXES:
+        raise UserError(f"{source} is a folder of ours, which becomes a file: set --config.output=FILE.npz")
+    generator, variables, facts = network.load(source)
+    networks = {"G_ema": stylegan2.generator_to_state_dict(generator, variables)}
+    if generator.crop:
+        logging.warning("PyTorch's network draws %s pixels: crop %s on each side", generator.image_size, generator.crop)
+    judge, params = network.build(facts)[1], _discriminator_params(source)
+    if judge.unconditional_head:
+        logging.warning("D has an unconditional head, which PyTorch's has not: it is left out")
+    elif params is not None:
+        networks["D"] = stylegan2.discriminator_to_state_dict(judge, {"params": params})
+    array_files.write(output, networks)
+    logging.info("%s from %s: in %s, under PyTorch's names", " and ".join(networks), source, output)
+    return {"networks": list(networks), "image_size": generator.image_size, "classes": generator.num_classes}
+
+
+def _read(path: epath.Path) -> dict[str, pickles.StateDict]:
+    if path.suffix == ".pkl":
+        return pickles.read(path)
+    return {name: pickles.StateDict(arrays) for name, arrays in array_files.read(path).items()}
+
+
+def _write_folder(output: epath.Path, facts: dict[str, Any], weights: dict[str, Any]) -> None:
+    """Writes `network.json` and a checkpoint beside the output's place, and renames the folder once it is whole."""
+    temporary = output.parent / f".{output.name}.tmp"
+    if temporary.exists():
+        temporary.rmtree()
+    checkpoints = Checkpoints(temporary / "checkpoints")
+    try:
+        checkpoints.save(0, weights)
+    finally:
+        checkpoints.close()
+    network.save(temporary, facts)
+    temporary.rename(output)
+
+
+def _attributes(module: nn.Module) -> dict[str, Any]:
+    """A network's attributes as `network.json` keeps them."""
+    names = [field.name for field in dataclasses.fields(module) if field.name not in ("parent", "name")]
+    return {**{name: getattr(module, name) for name in names}, "dtype": jnp.dtype(module.dtype).name}
+
+
+def _discriminator_params(directory: epath.Path) -> Any | None:
+    """D's weights, from the checkpoint that `network.load` takes; None where a conversion found none."""
+    folder = "best" if (directory / "best.json").exists() else "checkpoints"
+    checkpoints = Checkpoints(directory / folder, read_only=True)
+    state = checkpoints.read()
+    checkpoints.close()
+    return state.get("discriminator")

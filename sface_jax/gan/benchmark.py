@@ -1,0 +1,131 @@
+"""The stage "benchmark": times the GAN's programs on this machine, against a matrix product timed in between."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+from etils import epath
+from ml_collections import ConfigDict
+
+from sface_jax.core import files
+from sface_jax.core import mesh as meshes
+from sface_jax.gan import costs, programs
+from sface_jax.gan.trainer import Trainer
+
+PRODUCT = 2048  # rows and columns of the matrix product
+
+
+def run(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
+    """Prints a table and writes `benchmark/benchmark.json`.
+
+    Args:
+        config: see configs/benchmark.py.
+        workdir: gets the file.
+    """
+    device = jax.devices()[0].device_kind
+    logging.info(
+        "benchmark: %s x %s, %s, medians of %s rounds", jax.device_count(), device, config.dtype, config.rounds
+    )
+    told = {}
+    for size, batch_size in zip(config.sizes, config.batch_sizes, strict=True):
+        told[str(size)] = _measure(config, size, batch_size)
+        _tell(told[str(size)])
+    files.write_json(workdir / "benchmark" / "benchmark.json", {"device": device, "sizes": told})
+    return told
+
+
+def _measure(config: ConfigDict, size: int, batch_size: int) -> dict[str, Any]:
+    config = ConfigDict({**config.to_dict(), "batch_size": batch_size})
+    trainer = Trainer(config, np.ones(config.classes, np.int64), size, meshes.make_mesh())
+    compiled, seconds = {}, {}
+    for name, lower in programs.lowered(trainer).items():
+        if name != "discriminator":
+            began = time.perf_counter()
+            compiled[name] = lower().compile()
+            seconds[name] = time.perf_counter() - began
+    works = _works(trainer, compiled)
+    for work in works.values():
+        work()
+    times: dict[str, list[float]] = {name: [] for name in works}
+    for _ in range(config.rounds):  # interleaved: what disturbs the machine disturbs all of them
+        for name, work in works.items():
+            began = time.perf_counter()
+            work()
+            times[name].append(time.perf_counter() - began)
+    median = {name: statistics.median(of) for name, of in times.items()}
+    analytic = programs.counted(trainer)
+    product = 2 * PRODUCT**3 / median.pop("product")
+    rows = {
+        name: {
+            "seconds": median[name],
+            "compile_seconds": seconds[name],
+            "gflop_per_picture": analytic[name] / 1e9,
+            "gflop_per_second": analytic[name] * batch_size / median[name] / 1e9,
+        }
+        for name in median
+    }
+    intervals = {phase.name: phase.interval for phase in trainer.phases}
+    step = costs.amortised(median, intervals)
+    return {
+        "size": size,
+        "batch_size": batch_size,
+        "programs": rows,
+        "matrix_product_gflop_per_second": product / 1e9,
+        "training_pictures_per_second": batch_size / step,
+        "training_gflop_per_second": costs.amortised(analytic, intervals) * batch_size / step / 1e9,
+        "generation_pictures_per_second": batch_size / median["generator"],
+    }
+
+
+def _works(trainer: Trainer, compiled: dict[str, Any]) -> dict[str, Callable[[], None]]:
+    """Functions that run each program once, to its end."""
+    generator, n = trainer.generator, trainer.config.batch_size
+    random = np.random.default_rng(0)
+    batch = {
+        "image": random.integers(0, 256, (n, *generator.picture_shape)).astype(np.uint8),
+        "label": random.integers(0, trainer.config.classes, n).astype(np.int32),
+    }
+    real = meshes.shard_batch(batch, trainer.mesh)
+    z = meshes.shard_batch(random.normal(size=(n, generator.z_dim)).astype(np.float32), trainer.mesh)
+    matrix = jax.random.normal(jax.random.key(0), (PRODUCT, PRODUCT), jnp.dtype(trainer.config.dtype))
+    multiply = jax.jit(jnp.matmul)
+    # A phase takes the state's buffers and gives them back.
+    held = {"state": trainer.init()}
+
+    def phase(name: str) -> None:
+        held["state"], _ = jax.block_until_ready(compiled[name](held["state"], real, trainer.weights))
+
+    def generate() -> None:
+        variables = {"params": held["state"].generator_ema, "buffers": held["state"].buffers}
+        jax.block_until_ready(compiled["generator"](variables, z, real["label"]))
+
+    works: dict[str, Callable[[], None]] = {
+        "product": lambda: jax.block_until_ready(multiply(matrix, matrix)),
+        "generator": generate,
+    }
+    for name in trainer.updates:
+        works[name] = lambda name=name: phase(name)
+    return works
+
+
+def _tell(told: dict[str, Any]) -> None:
+    logging.info(
+        "%s x %s pixels, batch %s: training %.3g pictures/s (%.0f GFLOP/s), generation %.3g pictures/s; "
+        "matrix product of %s: %.0f GFLOP/s",
+        *(told["size"], told["size"], told["batch_size"], told["training_pictures_per_second"]),
+        *(told["training_gflop_per_second"], told["generation_pictures_per_second"]),
+        *(PRODUCT, told["matrix_product_gflop_per_second"]),
+    )
+    logging.info("  %-10s %9s %9s %14s %9s", "program", "seconds", "compile", "GFLOP/picture", "GFLOP/s")
+    for name, row in told["programs"].items():
+        logging.info(
+            "  %-10s %9.3f %9.1f %14.2f %9.0f",
+            *(name, row["seconds"], row["compile_seconds"], row["gflop_per_picture"], row["gflop_per_second"]),
+        )

@@ -1,0 +1,162 @@
+"""The stage: its phases, its schedules against worked examples, what it watches, and mistakes in its config."""
+
+import json
+import logging
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from etils import epath
+from ml_collections import ConfigDict
+
+from sface_jax.convert.embedders import open_embedder
+from sface_jax.core import mesh as meshes
+from sface_jax.core.embedder import Embedder
+from sface_jax.core.errors import UserError
+from sface_jax.data import dataset
+from sface_jax.gan import network, quality, train, trainer
+from tests.gan.toy import config
+from tests.recognition.toy import Toy
+
+
+@pytest.fixture(scope="module")
+def schedule(reference):
+    return json.loads((reference.folder / "schedule.json").read_text())
+
+
+def test_averaging_follows_the_worked_examples(schedule):
+    for told in schedule["ema_examples"]:
+        keys = {"batch_size": told["batch_size"], "ema_kimg": told["ema_kimg"], "ema_rampup": told["ema_rampup"] or 0.0}
+        beta = trainer.ema_beta(jnp.asarray(told["images_before"]), ConfigDict(keys))
+        np.testing.assert_allclose(beta, told["beta"], atol=1e-6)
+
+
+def test_lazy_regularisers_correct_their_optimisers(schedule):
+    """The first update is the learning rate; the second moment decays by beta2."""
+    told = schedule["auto"][0]
+    for lazy in (told["G_lazy"], told["D_lazy"]):
+        adam = trainer._adam(told["lrate"], 0.0, 0.99, lazy["interval"])
+        parameters = {"x": jnp.ones(3)}
+        state = adam.init(parameters)
+        change, state = adam.update({"x": jnp.array([2.0, jnp.nan, jnp.inf])}, state)
+        np.testing.assert_allclose(change["x"], [-lazy["lr"], 0, -lazy["lr"]], rtol=1e-5)
+        (moments,) = [leaf for leaf in jax.tree.leaves(state) if leaf.shape == (3,) and leaf[0] > 0 and leaf[1] == 0][
+            1:
+        ]
+        np.testing.assert_allclose(moments[0], (1 - lazy["betas"][1]) * 4, rtol=1e-4)
+
+
+def test_the_config_is_the_published_one_at_128_pixels(schedule):
+    from configs import gan
+
+    told, ours = schedule["auto"][0], gan.get_config()
+    assert (ours.batch_size, ours.mbstd_group_size, ours.channel_base) == (32, told["mbstd"], told["channel_base"])
+    assert (ours.r1_gamma, ours.ema_kimg, ours.ema_rampup) == (told["gamma"], told["ema_kimg"], told["ema_rampup"])
+    defaults, loop = schedule["loss_defaults"], schedule["loop_defaults"]
+    assert (ours.style_mixing, ours.path_length_weight) == (defaults["style_mixing_prob"], defaults["pl_weight"])
+    assert (ours.path_length_decay, ours.path_length_shrink) == (defaults["pl_decay"], defaults["pl_batch_shrink"])
+    assert (ours.path_length_interval, ours.r1_interval) == (loop["G_reg_interval"], loop["D_reg_interval"])
+    assert (ours.ada_interval, ours.ada_kimg, ours.ada_target) == (loop["ada_interval"], loop["ada_kimg"], 0.6)
+
+
+@pytest.fixture(scope="module")
+def made():
+    """A trainer of the toy, with every phase and a separating recogniser, and two steps of it."""
+    seeing = Embedder("colours", {"bias": np.zeros(3, np.float32)}, colours)
+    changes = {"separation_weight": 1.0, "transition_end_kimg": 1.0, "ada_target": 2.0, "crop": 4}
+    made = trainer.Trainer(config(**changes), np.array([9, 3, 1, 3]), 8, meshes.make_mesh(), seeing)
+    toy = Toy()
+    batch = {"image": toy.pictures[:8, 4:12, 4:12], "label": toy.labels[:8] - 5}
+    states, told = [made.init()], {}
+    begin = jax.device_get(states[0])
+    state = states[0]
+    for number in range(2):
+        state, scalars = made.step(state, batch, number)
+        told |= scalars
+    return made, begin, jax.device_get(state), jax.device_get(told)
+
+
+def colours(variables, pictures):
+    e = pictures.mean((1, 2)) + variables["bias"] + 1e-3
+    return e / jnp.linalg.norm(e, axis=1, keepdims=True)
+
+
+def test_a_step_goes_through_every_phase(made):
+    trainer, begin, end, told = made
+    assert [phase.name for phase in trainer.phases] == ["g_main", "g_path", "d_main", "d_r1"]
+    assert {"g_loss", "g_separation", "path_length", "d_loss", "d_real_sign", "ada_p", "r1_penalty"} <= set(told)
+    assert end.path_length_mean > 0 and end.step == 2
+    for tree in ("generator", "discriminator", "generator_ema"):
+        moved = jax.tree.map(lambda a, b: np.any(a != b), getattr(begin, tree), getattr(end, tree))
+        still = [jax.tree_util.keystr(path) for path, x in jax.tree.leaves_with_path(moved) if not x]
+        assert all("mapping" in path and "bias" not in path for path in still)  # before the label counts
+
+
+def test_pictures_are_cropped_and_the_probability_moves(made):
+    trainer, _, end, _ = made
+    assert trainer.generator.image_size == 16 and trainer.generator.picture_shape == (8, 8, 3)
+    # The target of 2 is never met: p went down, and the signs begin anew.
+    assert end.augment_p == 0 and np.all(end.signs == 0)
+
+
+def test_style_mixing_joins_two_latents_of_one_class(made):
+    trainer, begin, _, _ = made
+    state = jax.device_put(begin)
+    ws, _ = jax.jit(lambda key: trainer._styles(state.generator, state, key, 64))(jax.random.key(0))
+    changes = np.any(np.asarray(ws[:, 1:] != ws[:, :-1]), axis=2)
+    assert set(changes.sum(1)) == {0, 1}
+    assert 0.7 < changes.any(1).mean() <= 1.0
+    assert len(set(changes[changes.any(1)].argmax(1))) > 3
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory):
+    folder = epath.Path(tmp_path_factory.mktemp("watched"))
+    patch = pytest.MonkeyPatch()
+    patch.setattr(dataset, "open", lambda path: {"train": Toy()})
+    changes = {"kimg": 0.048, "watch_network": "pixels", "watch_every": 2, "watch_classes": 3, "watch_per_class": 5}
+    result = train.run(config(**changes), folder, open_embedder)
+    patch.undo()
+    return folder, result, [json.loads(line) for line in (folder / "gan/metrics.jsonl").read_text().splitlines()]
+
+
+def test_what_is_watched_is_logged(watched):
+    _, _, log = watched
+    seen = {line["step"]: line for line in log if "watch/frechet" in line}
+    assert list(seen) == [2, 4, 6]
+    assert {f"watch/{name}" for name in (*quality.MEASURES, "collapsed")} <= set(seen[6])
+    authentic = {line["watch/intra_authentic"] for line in seen.values()}
+    assert len(authentic) == 1  # the same pictures each time
+
+
+def test_the_best_is_kept_and_is_what_is_loaded(watched):
+    folder, result, log = watched
+    values = {line["step"]: line["watch/frechet"] for line in log if "watch/frechet" in line}
+    best = min(values, key=values.get)
+    assert result["best"] == {"step": best, "metric": "frechet", "value": values[best]}
+    assert network.load(folder / "gan")[2]["step"] == best
+    assert network.load(folder / "gan", "latest")[2]["step"] == 6
+    with pytest.raises(UserError, match="neither"):
+        network.load(folder / "gan", "newest")
+
+
+def test_a_collapse_is_told_once(watched, monkeypatch, caplog):
+    folder, _, _ = watched
+    monkeypatch.setattr(dataset, "open", lambda path: {"train": Toy()})
+    monkeypatch.setattr(quality, "collapsed", lambda ratio: True)
+    changes = {"kimg": 0.064, "watch_network": "pixels", "watch_every": 1, "watch_classes": 3, "watch_per_class": 5}
+    with caplog.at_level(logging.WARNING):
+        train.run(config(**changes), folder, open_embedder)
+    assert caplog.text.count("repeats itself within classes") == 1
+
+
+@pytest.mark.parametrize(("changes", "match"), [
+    ({"crop": 1}, "set --config.crop=0"),
+    ({"augment": "bgcc"}, "did you mean"),
+    ({"watch_network": "pixels", "watch_metric": "fid"}, "choose one of frechet"),
+])  # fmt: skip
+def test_mistakes_are_told_in_a_line(changes, match, tmp_path, monkeypatch):
+    monkeypatch.setattr(dataset, "open", lambda path: {"train": Toy()})
+    with pytest.raises(UserError, match=match):
+        train.run(config(**changes), epath.Path(tmp_path), open_embedder)
