@@ -4,8 +4,12 @@
 
 Needs: DIR/authentic, a dataset made by configs/prepare.py at a power-of-two size (or --config.dataset=FOLDER), and
 accelerators: this is the size of the paper, 128 pixels and 25 million of them shown.
-Expected: DIR/gan with checkpoints, metrics.jsonl, and samples/*.png, where each row is one identity that should stay
-itself along the row while everything else varies.
+Expected: DIR/gan with checkpoints, the best of them in best/, metrics.jsonl, and samples/*.png, where each row is one
+identity that should stay itself along the row while everything else varies.
+
+A dataset of 112 pixels: --config.crop=8 draws 128 and cuts 8 off each side. Watch with a recogniser rather than with
+pixels: --config.watch_network=DIR/recognition/authentic. A batch of other than 32, or other than 128 pixels: set r1_gamma
+and ema_kimg anew, by the rules beside them.
 
     python -m sface_jax.main --config=configs/gan.py:quickstart
 
@@ -59,7 +63,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.path_length_shrink = 2  # its batch is batch_size / this
     config.style_mixing = 0.9  # share of pictures with two latents
     config.w_avg_beta = 0.995
-    config.ema_kimg = 10.0
+    config.ema_kimg = 10.0  # half-life in thousands of pictures: 10 * batch_size / 32
     config.ema_rampup = 0.05
 
     # Adaptive augmentation: "" (none), "bg", "bgc", "bgcf", "bgcfn", "bgcfnc", or transforms as in "xint,scale,hue".

@@ -1,6 +1,7 @@
 """The fast lowerings against their definitions."""
 
 import functools
+import json
 
 import jax
 import jax.numpy as jnp
@@ -10,40 +11,86 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sface_jax.gan import ops
+from tests.gan import definitions
+from tests.gan.conftest import nhwc
 
-FILTER = np.outer([1, 3, 3, 1], [1, 3, 3, 1]) / 64
-
-
-def zero_inserted(x):
-    n, h, w, c = x.shape
-    up = np.zeros((n, 2 * h, 2 * w, c), np.float32)
-    up[:, ::2, ::2] = x
-    return up
+FIR = np.array(ops.FIR)
 
 
-def filtered(x, before, after, gain=1.0):
-    """Correlates each channel with the filter, by definition."""
-    x = np.pad(x, [(0, 0), (before, after), (before, after), (0, 0)])
-    h, w = x.shape[1] - 3, x.shape[2] - 3
-    return gain * sum(FILTER[i, j] * x[:, i : i + h, j : j + w] for i in range(4) for j in range(4))
+@pytest.fixture(scope="module")
+def cases(reference):
+    arrays = reference.load("upfirdn.npz")
+
+    def read(case):
+        """The definition's function, its arrays and options, and the result."""
+        told = {key: value for key, value in case.items() if key not in ("key", "op", "out_shape")}
+        x = arrays[told["x"] if "/" in told["x"] else f"x/{told['x']}"]
+        options = told | {"x": x}
+        for name, folder in (("filter", "filter/"), ("w", "w/"), ("noise", "noise/"), ("styles", ""), ("b", "")):
+            if name in options:
+                options[name] = None if options[name] is None else arrays[folder + options[name]]
+        if "filter" in options:
+            options["taps"] = options.pop("filter")
+        return case["op"], options, arrays[f"out/{case['key']}"]
+
+    return [(case, *read(case)) for case in json.loads((reference.folder / "upfirdn_cases.json").read_text())]
+
+
+def test_the_definitions_are_those_of_the_reference(cases):
+    for case, op, options, expected in cases:
+        found = getattr(definitions, op)(**options)
+        np.testing.assert_allclose(found, expected, atol=2e-5, err_msg=case["key"])
+
+
+def test_operations_are_those_of_the_reference_where_the_networks_use_them(cases):
+    """[1,3,3,1], padding that keeps the size, rotated kernels for up-sampling and straight ones else."""
+    done = set()
+    for case, op, options, expected in cases:
+        kernel = options["w"].transpose(2, 3, 1, 0) if "w" in options else None
+        x, up, down = nhwc(options["x"]), case.get("up", 1), case.get("down", 1)
+        usual = case.get("filter") == "1331_2d" and case.get("gain", 1) == 1 and not case.get("flip_filter")
+        if kernel is not None:
+            keeps = case["padding"] == len(kernel) // 2 and case.get("groups", 1) == 1
+            usual = usual and keeps and case["flip_weight"] == (up == 1) and up * down < 4
+            usual = usual and not (up == 2 and len(kernel) == 1)
+        if op == "bias_act" and case["act"] == "lrelu" and case["clamp"] is None:
+            bias = options["b"]
+            found = ops.leaky_relu(x + bias) if case["gain"] is None else ops.leaky_relu(x + bias, case["gain"])
+        elif op == "upsample2d" and usual:
+            found = ops.upsample(x)
+        elif op == "downsample2d" and usual and x.shape[1] % 2 == 0:
+            found = ops.downsample(x)
+        elif op == "conv2d_resample" and usual and (down == 1 or x.shape[1] % 2 == 0):
+            resampling = ops.convolve_down if down == 2 else ops.convolve_up if up == 2 else ops.convolve
+            found = resampling(x, kernel)
+        elif op == "modulated_conv2d" and usual and down == 1:
+            found = ops.modulated_convolve(x, kernel, options["styles"], up=up == 2, demodulate=case["demodulate"])
+            found = found if options["noise"] is None else found + nhwc(options["noise"])
+        else:
+            continue
+        done.add(case["key"])
+        np.testing.assert_allclose(found, nhwc(expected), atol=2e-5, err_msg=case["key"])
+    assert len(done) == 21
 
 
 @settings(max_examples=5, deadline=None)
 @given(st.integers(0, 100), st.sampled_from([2, 4, 6]), st.sampled_from([2, 8]))
 def test_resampling_is_what_it_says(seed, h, w):
     x = np.random.default_rng(seed).normal(size=(2, h, w, 3)).astype(np.float32)
-    np.testing.assert_allclose(ops.upsample(x), filtered(zero_inserted(x), 2, 1, 4.0), atol=1e-5)
-    np.testing.assert_allclose(ops.downsample(x), filtered(x, 1, 1)[:, ::2, ::2], atol=1e-5)
+    nchw = x.transpose(0, 3, 1, 2)
+    np.testing.assert_allclose(ops.upsample(x), nhwc(definitions.upsample2d(nchw, FIR)), atol=1e-5)
+    np.testing.assert_allclose(ops.downsample(x), nhwc(definitions.downsample2d(nchw, FIR)), atol=1e-5)
 
 
 def test_convolutions_that_resample_are_what_they_say():
     random = np.random.default_rng(0)
     x = random.normal(size=(2, 6, 8, 4)).astype(np.float32)
     kernel = random.normal(size=(3, 3, 4, 5)).astype(np.float32)
-    slow = ops._correlate(jnp.asarray(filtered(zero_inserted(x), 3, 2, 4.0)), jnp.asarray(kernel[::-1, ::-1]))
-    np.testing.assert_allclose(ops.convolve_up(x, kernel), slow, atol=1e-4)
-    slow = ops._correlate(jnp.asarray(filtered(x, 2, 2)), kernel, stride=2)
-    np.testing.assert_allclose(ops.convolve_down(x, kernel), slow, atol=1e-4)
+    nchw, oihw = x.transpose(0, 3, 1, 2), kernel.transpose(3, 2, 0, 1)
+    slow = definitions.conv2d_resample(nchw, oihw, FIR, up=2, padding=1, flip_weight=False)
+    np.testing.assert_allclose(ops.convolve_up(x, kernel), nhwc(slow), atol=1e-4)
+    slow = definitions.conv2d_resample(nchw, oihw, FIR, down=2, padding=1)
+    np.testing.assert_allclose(ops.convolve_down(x, kernel), nhwc(slow), atol=1e-4)
 
 
 LOWERINGS = {
@@ -85,11 +132,8 @@ def test_modulation_is_a_kernel_of_each_sample():
     random = np.random.default_rng(1)
     x, styles = random.normal(size=(3, 5, 5, 4)).astype(np.float32), random.normal(size=(3, 4)).astype(np.float32)
     kernel = random.normal(size=(3, 3, 4, 2)).astype(np.float32)
-    for i in range(3):
-        own = kernel * styles[i][:, None]
-        own = own / np.sqrt(np.square(own).sum((0, 1, 2)) + 1e-8)
-        alone = ops.convolve(jnp.asarray(x[i : i + 1]), jnp.asarray(own))
-        np.testing.assert_allclose(ops.modulated_convolve(x, kernel, styles)[i : i + 1], alone, atol=1e-5)
+    slow = definitions.modulated_conv2d(x.transpose(0, 3, 1, 2), kernel.transpose(3, 2, 0, 1), styles, padding=1)
+    np.testing.assert_allclose(ops.modulated_convolve(x, kernel, styles), nhwc(slow), atol=1e-5)
 
 
 def test_samples_of_a_group_share_its_deviation():
