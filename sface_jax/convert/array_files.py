@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from types import ModuleType
 
@@ -15,6 +16,23 @@ SUFFIXES = (".npz", ".safetensors")
 NETWORKS = ("G_ema", "G", "D")
 
 
+def arrays(path: files.PathLike) -> dict[str, np.ndarray]:
+    """Reads a file of arrays, name -> array; pickled objects are refused.
+
+    Raises:
+        UserError: the file is of another kind or damaged, or its package is missing.
+    """
+    path = epath.Path(path)
+    if path.suffix not in SUFFIXES:
+        raise UserError(f"{path} is no file of arrays: take one in {' or '.join(SUFFIXES)}")
+    package = None if path.suffix == ".npz" else _safetensors()
+    try:
+        content = path.read_bytes()
+        return dict(package.load(content) if package else np.load(io.BytesIO(content), allow_pickle=False))
+    except Exception as error:  # each format has its own kinds for a damaged file
+        raise UserError(f"{path} cannot be read ({error}): fetch or write it anew") from error
+
+
 def read(path: files.PathLike) -> dict[str, dict[str, np.ndarray]]:
     """Reads the state dicts of a file.
 
@@ -24,16 +42,8 @@ def read(path: files.PathLike) -> dict[str, dict[str, np.ndarray]]:
     Raises:
         UserError: the file is of another kind or damaged, or holds something else.
     """
-    path = epath.Path(path)
-    if path.suffix not in SUFFIXES:
-        raise UserError(f"{path} cannot be converted: take a file in .pkl, {', '.join(SUFFIXES)}")
-    package = None if path.suffix == ".npz" else _safetensors()
-    try:
-        arrays = dict(package.load(path.read_bytes()) if package else np.load(path, allow_pickle=False))
-    except Exception as error:  # each format has its own kinds for a damaged file
-        raise UserError(f"{path} cannot be read ({error}): fetch or write it anew") from error
     networks: dict[str, dict[str, np.ndarray]] = {}
-    for name, array in arrays.items():
+    for name, array in arrays(path).items():
         network, _, rest = name.partition("/")
         if network not in NETWORKS or not rest:
             raise UserError(f"{path} holds {name!r}: let each name begin with its network, as in G_ema/{name}")
@@ -50,11 +60,11 @@ def write(path: files.PathLike, networks: Mapping[str, Mapping[str, np.ndarray]]
     path = epath.Path(path)
     if path.suffix not in SUFFIXES:
         raise UserError(f"{path} cannot be written: take a file in {' or '.join(SUFFIXES)}")
-    arrays = {f"{network}/{name}": array for network, named in networks.items() for name, array in named.items()}
+    named = {f"{network}/{name}": array for network, of in networks.items() for name, array in of.items()}
     if path.suffix == ".npz":
-        files.write_npz(path, **arrays)
+        files.write_npz(path, **named)
     else:
-        files.write_bytes(path, _safetensors().save(arrays))
+        files.write_bytes(path, _safetensors().save(named))
 
 
 def _safetensors() -> ModuleType:

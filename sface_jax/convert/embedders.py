@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import io
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from etils import epath
 from jaxtyping import Array, Float
 
+from sface_jax.convert import array_files
 from sface_jax.convert.inception import inception_from_state_dict
 from sface_jax.core import files
 from sface_jax.core.arrays import AnyArray
@@ -48,7 +47,9 @@ def open_embedder(path: str) -> Embedder:
     if place.suffix in (".pt", ".pth"):
         hint = _TO_NPZ.format(stem=place.stem, name=place.name)
         raise UserError(f"{path} is a file of PyTorch: where that is installed, convert it with {hint}")
-    module, variables = inception_from_state_dict(_arrays(place))
+    if place.suffix not in array_files.SUFFIXES:
+        raise UserError(f"{path} is nothing to look at pictures through: {_TAKEN}")
+    module, variables = inception_from_state_dict(array_files.arrays(place))
     return Embedder("inception", variables, module.apply)
 
 
@@ -73,19 +74,3 @@ def _recogniser(folder: epath.Path) -> Embedder:
     if not (folder / "checkpoints").exists() or not facts.exists() or "architecture" not in files.read_json(facts):
         raise UserError(f"{folder} holds no recogniser: {_TAKEN}")
     return network.embedder(network.load(folder), folder.name)
-
-
-def _arrays(path: epath.Path) -> dict[str, np.ndarray]:
-    """Reads a file of arrays; pickled objects are refused."""
-    if path.suffix not in (".npz", ".safetensors"):
-        raise UserError(f"{path} is nothing to look at pictures through: {_TAKEN}")
-    try:
-        if path.suffix == ".npz":
-            return dict(np.load(io.BytesIO(path.read_bytes()), allow_pickle=False))
-        import safetensors.numpy
-
-        return safetensors.numpy.load(path.read_bytes())
-    except ImportError as error:
-        raise UserError(f"{path} needs a package: install '.[convert]', or take .npz") from error
-    except Exception as error:  # each format has its own kinds for a damaged file
-        raise UserError(f"{path} cannot be read ({error}): fetch or write it anew") from error

@@ -112,6 +112,8 @@ def to_pytorch(source: PathLike, output: PathLike) -> dict[str, Any]:
 def _read(path: epath.Path) -> dict[str, pickles.StateDict]:
     if path.suffix == ".pkl":
         return pickles.read(path)
+    if path.suffix not in array_files.SUFFIXES:
+        raise UserError(f"{path} cannot be converted: take a file in .pkl, {', '.join(array_files.SUFFIXES)}")
     return {name: pickles.StateDict(arrays) for name, arrays in array_files.read(path).items()}
 
 

@@ -82,6 +82,15 @@ def is_lead() -> bool:
     return jax.process_index() == 0
 
 
+def as_lead_has_it(value: float) -> float:
+    """Returns the lead process's value on every process, so that all of them take the same way."""
+    if jax.process_count() == 1:
+        return value
+    from jax.experimental import multihost_utils
+
+    return float(multihost_utils.broadcast_one_to_all(value))
+
+
 def barrier(name: str) -> None:
     """Waits until every process of the run has come to the barrier of that name."""
     if jax.process_count() > 1:

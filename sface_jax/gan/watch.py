@@ -110,7 +110,8 @@ class Watch:
         path = self.directory / "best.json"
         best = files.read_json(path) if path.exists() else {}
         sign = 1 if self.metric in LOWER_IS_BETTER else -1
-        if not math.isfinite(value) or (best.get("metric") == self.metric and sign * value >= sign * best["value"]):
+        worse = best.get("metric") == self.metric and sign * value >= sign * best["value"]
+        if meshes.as_lead_has_it(float(worse or not math.isfinite(value))):
             return
         checkpoints = Checkpoints(self.directory / "best", keep=1)
         if checkpoints.latest_step() != step:
