@@ -57,7 +57,7 @@ def phase_flops(generator: Generator, discriminator: Discriminator, path_length_
     A layer's products are as many again for the gradient by its input, and again for that by its weights. A penalty on
     a gradient goes through all layers forwards and backwards, and the gradient of both costs twice that again.
     """
-    g, d = generator_flops(generator), discriminator_flops(discriminator)
+    g, d = float(generator_flops(generator)), float(discriminator_flops(discriminator))
     return {
         "g_main": 3 * g + 2 * d,  # of D only the gradient by its input
         "g_path": 6 * g / path_length_shrink,

@@ -48,7 +48,7 @@ def counted(trainer: Trainer) -> dict[str, float]:
     generator, discriminator = trainer.generator, trainer.discriminator
     phases = costs.phase_flops(generator, discriminator, trainer.config.path_length_shrink)
     return {
-        "generator": costs.generator_flops(generator),
-        "discriminator": costs.discriminator_flops(discriminator),
+        "generator": float(costs.generator_flops(generator)),
+        "discriminator": float(costs.discriminator_flops(discriminator)),
         **{name: phases[name] for name in trainer.updates},
     }

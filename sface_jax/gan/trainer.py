@@ -127,7 +127,7 @@ class Trainer:
         """Makes the state of step 0, on every device."""
         return jax.jit(self._make, out_shardings=meshes.replicated(self.mesh))()
 
-    def abstract(self) -> tuple[State, Batch, Tree]:
+    def abstract(self) -> tuple[State, Tree, Tree]:
         """The arguments of `updates` as shapes on the mesh, to compile for devices that are not at hand."""
         n, shape = self.config.batch_size, self.generator.picture_shape
         real = {"image": jax.ShapeDtypeStruct((n, *shape), jnp.uint8), "label": jax.ShapeDtypeStruct((n,), jnp.int32)}
