@@ -16,8 +16,10 @@ from ml_collections import ConfigDict
 from configs import gan
 
 
-def get_config() -> ConfigDict:
+def get_config(variant: str = "") -> ConfigDict:
     """Returns networks of the paper's size at 32 and 64 pixels."""
+    if variant:
+        raise ValueError(f'configs/benchmark.py has no variants, so no "{variant}"')
     config = gan.get_config()
     config.stage = "benchmark"
     config.sizes = (32, 64)  # pixels

@@ -16,8 +16,10 @@ from ml_collections import ConfigDict
 from configs import gan
 
 
-def get_config() -> ConfigDict:
+def get_config(variant: str = "") -> ConfigDict:
     """Returns the paper's configuration on a TPU v5e slice of 16 chips."""
+    if variant:
+        raise ValueError(f'configs/compile.py has no variants, so no "{variant}"')
     config = gan.get_config()
     config.stage = "compile"
     config.topology = "v5e:4x4"  # also "v6e:16x16"; "" is the devices at hand

@@ -25,6 +25,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.stage = "convert"
     config.source = ""  # .pkl, .npz or .safetensors from PyTorch; or a `gan` folder of ours
     config.output = "{workdir}/gan"  # a new folder; or, where the source is ours, an .npz or .safetensors file
+    config.checkpoint = "best"  # of a folder of ours: the best by the watched metric, where there is one; or "latest"
     config.discriminator = True  # False converts the generator alone: CIFAR's D, say, has another architecture
     config.mbstd_group_size = 4  # group of D's minibatch deviation, where the source does not tell (a pickle does)
     return config

@@ -8,8 +8,8 @@ Expected: DIR/gan with checkpoints, the best of them in best/, metrics.jsonl, an
 identity that should stay itself along the row while everything else varies.
 
 A dataset of 112 pixels: --config.crop=8 draws 128 and cuts 8 off each side. Watch with a recogniser rather than with
-pixels: --config.watch_network=DIR/recognition/authentic. A batch of other than 32, or other than 128 pixels: set r1_gamma
-and ema_kimg anew, by the rules beside them.
+pixels: --config.watch_network=DIR/recognition/authentic. A batch of other than 32, or other than 128 pixels: set
+r1_gamma and ema_kimg anew, by the rules beside them.
 
     python -m sface_jax.main --config=configs/gan.py:quickstart
 
@@ -78,12 +78,14 @@ def get_config(variant: str = "") -> ConfigDict:
     config.transition_start_kimg = 0.0
     config.transition_end_kimg = 0.0  # 0: conditional from the start
     # A recogniser takes part: pictures of one class alike to it, of two classes less than this cosine (IDnet's idea).
+    # The first part works on pairs of one class, of which a batch much smaller than the number of classes has few.
     config.separation_weight = 0.0
     config.separation_margin = 0.2
     config.separation_network = "{workdir}/recognition/authentic"
 
-    # What is watched, on pictures of the training set: a recogniser's folder, Inception weights for FID (.npz,
-    # .safetensors), or "pixels", which needs nothing; "" is nothing. The best checkpoint is kept by `watch_metric`.
+    # What looks at the pictures, beside those of the training set: a recogniser's folder, Inception weights for FID
+    # (.npz, .safetensors), or "pixels", which needs nothing and sees little; "" is nothing. All but pixels also keep
+    # the best checkpoint, by "frechet", "kernel", "precision", "recall", "label_similarity" or "label_rank1".
     config.watch_network = "pixels"
     config.watch_metric = "frechet"
     config.watch_every = 5000

@@ -25,7 +25,8 @@ Which strategy? z is a random latent, w(z, c) what the generator makes of it and
 
 With any of them a recogniser may reject pictures, which are drawn again, up to `attempts` times; of a picture that
 never passes, the attempt that came nearest is kept. `min_class_similarity` keeps a class together,
-`max_other_similarity` keeps classes apart, `max_authentic_similarity` rejects near copies of authentic pictures.
+`max_other_similarity` keeps classes apart, `max_authentic_similarity` rejects near copies of authentic pictures
+of the class.
 
     --config.recognizer=DIR/recognition/authentic --config.min_class_similarity=0.3 --config.max_other_similarity=0.3
 

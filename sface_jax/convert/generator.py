@@ -36,7 +36,7 @@ def run(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
     if output.exists():
         raise UserError(f"{output} is there already: choose another --config.output")
     if source.is_dir():
-        return to_pytorch(source, output)
+        return to_pytorch(source, output, config.checkpoint)
     return from_pytorch(source, output, config.discriminator, config.mbstd_group_size)
 
 
@@ -79,12 +79,13 @@ def from_pytorch(
     return {"networks": converted, "image_size": generator.image_size, "classes": generator.num_classes}
 
 
-def to_pytorch(source: PathLike, output: PathLike) -> dict[str, Any]:
+def to_pytorch(source: PathLike, output: PathLike, checkpoint: str = "best") -> dict[str, Any]:
     """Writes the networks of a `gan` folder as PyTorch's state dicts, named G_ema/... and D/... .
 
     Args:
         source: a folder that training or `from_pytorch` wrote.
         output: `.npz` or `.safetensors`.
+        checkpoint: see `gan.network.load`.
 
     Returns:
         What was converted.
@@ -95,15 +96,15 @@ def to_pytorch(source: PathLike, output: PathLike) -> dict[str, Any]:
     source, output = epath.Path(source), epath.Path(output)
     if output.suffix not in array_files.SUFFIXES:
         raise UserError(f"{source} is a folder of ours, which becomes a file: set --config.output=FILE.npz")
-    generator, variables, facts = network.load(source)
+    generator, variables, _ = network.load(source, checkpoint)
     networks = {"G_ema": stylegan2.generator_to_state_dict(generator, variables)}
     if generator.crop:
         logging.warning("PyTorch's network draws %s pixels: crop %s on each side", generator.image_size, generator.crop)
-    judge, params = network.build(facts)[1], _discriminator_params(source)
+    judge, d_variables = network.load_discriminator(source, checkpoint)
     if judge.unconditional_head:
         logging.warning("D has an unconditional head, which PyTorch's has not: it is left out")
-    elif params is not None:
-        networks["D"] = stylegan2.discriminator_to_state_dict(judge, {"params": params})
+    elif d_variables is not None:
+        networks["D"] = stylegan2.discriminator_to_state_dict(judge, d_variables)
     array_files.write(output, networks)
     logging.info("%s from %s: in %s, under PyTorch's names", " and ".join(networks), source, output)
     return {"networks": list(networks), "image_size": generator.image_size, "classes": generator.num_classes}
@@ -135,12 +136,3 @@ def _attributes(module: nn.Module) -> dict[str, Any]:
     """A network's attributes as `network.json` keeps them."""
     names = [field.name for field in dataclasses.fields(module) if field.name not in ("parent", "name")]
     return {**{name: getattr(module, name) for name in names}, "dtype": jnp.dtype(module.dtype).name}
-
-
-def _discriminator_params(directory: epath.Path) -> Any | None:
-    """D's weights, from the checkpoint that `network.load` takes; None where a conversion found none."""
-    folder = "best" if (directory / "best.json").exists() else "checkpoints"
-    checkpoints = Checkpoints(directory / folder, read_only=True)
-    state = checkpoints.read()
-    checkpoints.close()
-    return state.get("discriminator")

@@ -55,6 +55,12 @@ class Checkpoints:
         except Exception as error:
             raise _told(error, self.directory) from error
 
+    def drop_from(self, step: int) -> None:
+        """Deletes the checkpoints of `step` and later ones: a manager would not save before them."""
+        for saved in self.manager.all_steps():
+            if saved >= step:
+                self.manager.delete(saved)
+
     def restore(self, target: Any) -> Any | None:
         """Restores the newest readable checkpoint onto the shapes, types and shardings of a target.
 

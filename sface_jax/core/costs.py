@@ -8,7 +8,7 @@ from typing import Any
 
 _COLLECTIVE = re.compile(
     r"= (?P<shapes>\(?[a-z0-9]+\[.*?) "
-    r"(?P<kind>all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(-start)?\("
+    r"(?P<kind>all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(?P<start>-start)?\("
 )
 _ARRAY = re.compile(r"\b(?:pred|bf16|[sufc]\d+)\[([\d,]*)\]")
 _BITS = re.compile(r"\b(pred|bf16|[sufc]\d+)\[")
@@ -38,8 +38,10 @@ def of(compiled: Any) -> dict[str, float]:
 def _collective_bytes(program: str) -> int:
     total = 0
     for found in _COLLECTIVE.finditer(program):
-        shapes = found["shapes"]
-        for kind, dimensions in zip(_BITS.findall(shapes), _ARRAY.findall(shapes), strict=True):
+        arrays = list(zip(_BITS.findall(found["shapes"]), _ARRAY.findall(found["shapes"]), strict=True))
+        if found["start"] and found["kind"] in ("all-gather", "collective-permute"):
+            arrays = arrays[len(arrays) // 2 :]  # the operands come first
+        for kind, dimensions in arrays:
             bits = 8 if kind == "pred" else int(re.sub(r"\D", "", kind))
             total += math.prod(int(d) for d in dimensions.split(",") if d) * bits // 8
     return total

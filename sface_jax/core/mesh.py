@@ -77,6 +77,11 @@ def shard_batch(batch: Any, mesh: Mesh) -> Any:
     return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)
 
 
+def shard_whole(batch: Any, mesh: Mesh) -> jax.Array:
+    """Shards over "data" an array that every process has whole, whatever the order of the devices in the mesh."""
+    return jax.make_array_from_callback(batch.shape, batch_sharding(mesh), lambda index: batch[index])
+
+
 def is_lead() -> bool:
     """Whether this process is the one that writes files and talks to the terminal."""
     return jax.process_index() == 0

@@ -23,7 +23,15 @@ POSITIVE = frozenset(
     | {"log_every", "checkpoint_every", "keep_checkpoints", "sample_every", "learning_rate_batch", "folds"}
     | {"generator_learning_rate", "discriminator_learning_rate", "z_dim", "w_dim", "channel_base", "channel_max"}
     | {"path_length_interval", "path_length_shrink", "ada_interval", "ada_kimg"}
-    | {"watch_every", "watch_classes", "watch_per_class"}
+    | {
+        "watch_every",
+        "watch_classes",
+        "watch_per_class",
+        "r1_interval",
+        "mbstd_group_size",
+        "rounds",
+        "batch_per_device",
+    }
 )
 
 

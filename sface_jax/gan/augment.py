@@ -185,7 +185,7 @@ def apply(images: Images, transforms: Transforms, kinds: tuple[str, ...], key: K
         x = warp(x, geometry(transforms, x.shape[1], x.shape[2]))
     if set(kinds) & set(COLOUR):
         matrix = colours(transforms)
-        x = jnp.einsum("nhwc,ndc->nhwd", x, matrix[:, :, :3]) + matrix[:, None, None, :, 3]
+        x = _exactly("nhwc,ndc->nhwd", x, matrix[:, :, :3]) + matrix[:, None, None, :, 3]
     if "imgfilter" in kinds:
         x = filter_bands(x, transforms.imgfilter)
     if "noise" in kinds:
@@ -225,7 +225,7 @@ def colours(transforms: Transforms) -> Float[AnyArray, "n 3 4"]:
     cross = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]], np.float32) / math.sqrt(3)
     cos, sin = jnp.cos(t.hue)[:, None, None], jnp.sin(t.hue)[:, None, None]
     linear = t.contrast[:, None, None] * jnp.eye(3)
-    offset = linear @ jnp.broadcast_to(t.brightness[:, None, None], (n, 3, 1))
+    offset = _product(linear, jnp.broadcast_to(t.brightness[:, None, None], (n, 3, 1)))
     for step in (
         jnp.eye(3) - 2 * t.lumaflip[:, None, None] * grey,
         cos * jnp.eye(3) + sin * cross + (1 - cos) * grey,  # Rodrigues' formula
@@ -246,17 +246,16 @@ def warp(images: Images, mapping: Float[AnyArray, "n 3 3"]) -> Images:
         mapping: from `geometry`.
     """
     _, height, width, _ = images.shape
-    double = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
-    fine = double("ih,nhwc,jw->ncij", _enlarging(height), images, _enlarging(width))
+    fine = _exactly("ih,nhwc,jw->ncij", _enlarging(height), images, _enlarging(width))
     # Positions at doubled resolution, in original pixels from the centre; an even filter shifts by half of one.
     y = (jnp.arange(2 * height + 12) + 0.5 - (height + 6)) / 2 + 0.25
     x = (jnp.arange(2 * width + 12) + 0.5 - (width + 6)) / 2 + 0.25
     points = jnp.stack([*jnp.broadcast_arrays(x[None, :], y[:, None]), jnp.ones((len(y), len(x)))])
-    found = jnp.einsum("nab,bij->naij", mapping[:, :2], points, precision=jax.lax.Precision.HIGHEST) - 0.25
+    found = _exactly("nab,bij->naij", mapping[:, :2], points) - 0.25
     # In pixels of the enlarged picture, whose first and last row and column are the zeros outside.
     extent = jnp.array([fine.shape[3], fine.shape[2]], jnp.float32)[:, None, None]
     sampled = _look_up(fine, jnp.clip(2 * found + extent / 2 - 0.5, 0, extent - 1))
-    return double("hi,ncij,wj->nhwc", _reducing(height), sampled, _reducing(width))
+    return _exactly("hi,ncij,wj->nhwc", _reducing(height), sampled, _reducing(width))
 
 
 def _look_up(planes: Float[AnyArray, "n c h w"], places: Float[AnyArray, "n 2 i j"]) -> Float[AnyArray, "n c i j"]:
@@ -289,8 +288,8 @@ def filter_bands(images: Images, gains: Float[AnyArray, "n 4"]) -> Images:
     each = each * jax.lax.rsqrt(jnp.sum(power * jnp.square(each), axis=-1, keepdims=True))
     gains = jnp.prod(each, axis=1)
     _, height, width, _ = images.shape
-    rows, columns = (jnp.einsum("nb,bij->nij", gains, _banding(size)) for size in (height, width))
-    return jnp.einsum("nih,nhwc,njw->nijc", rows, images, columns, precision=jax.lax.Precision.HIGHEST)
+    rows, columns = (_exactly("nb,bij->nij", gains, _banding(size)) for size in (height, width))
+    return _exactly("nih,nhwc,njw->nijc", rows, images, columns)
 
 
 def _box(transforms: Transforms, height: int, width: int) -> Bool[AnyArray, "n h w 1"]:
@@ -385,7 +384,11 @@ def _rotation(angle: PerPicture) -> Float[AnyArray, "n 3 3"]:
 
 
 def _product(a: Float[AnyArray, "n i j"], b: Float[AnyArray, "n j k"]) -> Float[AnyArray, "n i k"]:
-    return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
+    return _exactly("nij,njk->nik", a, b)
+
+
+# Accelerators multiply float32 in bfloat16 unless asked not to, which would move pixels by more than a grey level.
+_exactly = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
 
 
 def next_probability(

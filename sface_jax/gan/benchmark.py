@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 
 from sface_jax.core import files
 from sface_jax.core import mesh as meshes
+from sface_jax.core.errors import UserError
 from sface_jax.gan import costs, programs
 from sface_jax.gan.trainer import Trainer
 
@@ -28,11 +29,16 @@ def run(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
     Args:
         config: see configs/benchmark.py.
         workdir: gets the file.
+
+    Raises:
+        UserError: sizes and batches do not suit each other, or the networks.
     """
     device = jax.devices()[0].device_kind
     logging.info(
         "benchmark: %s x %s, %s, medians of %s rounds", jax.device_count(), device, config.dtype, config.rounds
     )
+    if len(config.sizes) != len(config.batch_sizes):
+        raise UserError("config.sizes and config.batch_sizes differ in length: give a batch for each size")
     told = {}
     for size, batch_size in zip(config.sizes, config.batch_sizes, strict=True):
         told[str(size)] = _measure(config, size, batch_size)

@@ -45,6 +45,28 @@ def load(directory: files.PathLike, checkpoint: str = "best") -> tuple[Generator
     Raises:
         UserError: the folder holds no trained generator, or `checkpoint` is neither.
     """
+    facts, state = _read(directory, checkpoint)
+    variables = {"params": state["generator_ema"], "buffers": state["buffers"]}
+    return build(facts)[0], variables, {**facts, "step": int(state["step"])}
+
+
+def load_discriminator(
+    directory: files.PathLike, checkpoint: str = "best"
+) -> tuple[Discriminator, dict[str, Any] | None]:
+    """Loads the discriminator that goes with `load`'s generator.
+
+    Returns:
+        The module and its variables; None for these where a converted network came without.
+
+    Raises:
+        UserError: see `load`.
+    """
+    facts, state = _read(directory, checkpoint)
+    return build(facts)[1], {"params": state["discriminator"]} if "discriminator" in state else None
+
+
+def _read(directory: files.PathLike, checkpoint: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The entries of `network.json`, and the state in the checkpoint."""
     directory = epath.Path(directory)
     if not (directory / "network.json").exists() or not (directory / "checkpoints").exists():
         raise UserError(f"no generator in {directory}: train one with configs/gan.py, or set --config.generator=DIR")
@@ -59,5 +81,4 @@ def load(directory: files.PathLike, checkpoint: str = "best") -> tuple[Generator
     checkpoints.close()
     if state is None:
         raise UserError(f"no checkpoint in {directory}: run configs/gan.py until it has saved one")
-    variables = {"params": state["generator_ema"], "buffers": state["buffers"]}
-    return build(facts)[0], variables, {**facts, "step": int(state["step"])}
+    return facts, state

@@ -198,7 +198,8 @@ def modulated_convolve(
     else:
         y = convolve(y, kernel)
     if demodulate:
-        energy = jnp.square(styles) @ jnp.sum(jnp.square(kernel), axis=(0, 1)) + 1e-8
+        weights = jnp.sum(jnp.square(kernel), axis=(0, 1))
+        energy = jnp.matmul(jnp.square(styles), weights, precision=jax.lax.Precision.HIGHEST) + 1e-8
         y = y * jax.lax.rsqrt(energy)[:, None, None, :].astype(y.dtype)
     return y
 
@@ -246,7 +247,8 @@ class Dense(nn.Module):
         m = self.lr_multiplier
         weight = self.param("weight", nn.initializers.normal(1 / m), (x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.constant(self.bias_init / m), (self.features,))
-        y = x.astype(jnp.float32) @ (weight * (m / math.sqrt(x.shape[-1]))) + bias * m
+        weight = weight * (m / math.sqrt(x.shape[-1]))
+        y = jnp.matmul(x.astype(jnp.float32), weight, precision=jax.lax.Precision.HIGHEST) + bias * m
         return leaky_relu(y) if self.activation == "lrelu" else y
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import jax
@@ -35,14 +34,12 @@ def run(config: ConfigDict, workdir: epath.Path, open_embedder: OpenEmbedder | N
     """
     data = dataset.open(config.dataset)
     split = data[config.split]
-    _check(config, split)
     mesh = meshes.make_mesh(config.mesh.data, config.mesh.model)
     counts = np.bincount(split.labels - split.labels.min(), minlength=split.num_classes)
     separator = open_embedder(config.separation_network) if config.separation_weight else None
     trainer = Trainer(config, counts, split.image_size, mesh, separator)
     directory = workdir / "gan"
-    if meshes.is_lead():
-        network.save(directory, trainer.facts)
+    _claim(directory, trainer.facts | {"trained_on": _trained_on(config, split)})
     total_steps = -(-int(config.kimg * 1000) // config.batch_size)
     state = trainer.init()
     size = {name: sum(x.size for x in jax.tree.leaves(getattr(state, name))) for name in ("generator", "discriminator")}
@@ -77,21 +74,22 @@ def run(config: ConfigDict, workdir: epath.Path, open_embedder: OpenEmbedder | N
     }
 
 
-def _check(config: ConfigDict, split: Any) -> None:
-    size = split.image_size + 2 * config.crop
-    if size & (size - 1) or not 8 <= size <= 512:
-        larger = 2 ** max(3, math.ceil(math.log2(split.image_size)))
-        way = f"set --config.crop={(larger - split.image_size) // 2}" if larger <= 512 else "prepare it smaller"
-        raise UserError(
-            f"the generator draws 8, 16, ... 512 pixels, less 2 x config.crop={config.crop}, not the "
-            f"{split.image_size} of {config.dataset}: {way}"
-        )
-    parts = {"batch_size": config.batch_size}
-    if config.path_length_weight:
-        parts["batch_size / path_length_shrink"] = config.batch_size / config.path_length_shrink
-    for name, count in parts.items():
-        if count % jax.device_count():
-            raise UserError(f"{name}={count:g} does not divide over {jax.device_count()} devices")
+def _claim(directory: epath.Path, facts: dict[str, Any]) -> None:
+    """Writes what the networks are into the folder, unless it holds others."""
+    path = directory / "network.json"
+    found = files.read_json(path) if path.exists() else facts
+    if any(found.get(name) != facts[name] for name in ("generator", "discriminator")) or "converted_from" in found:
+        raise UserError(f"{directory} holds another generator: take another --workdir, or move that folder away")
+    meshes.barrier("gan: the folder is looked at")
+    if meshes.is_lead():
+        network.save(directory, facts)
+
+
+def _trained_on(config: ConfigDict, split: Any) -> dict[str, Any]:
+    """What the dataset card of the pictures will say of their source; no paths, for the card is handed on."""
+    manifest = epath.Path(config.dataset) / "manifest.json"
+    counts = files.read_json(manifest)["counts"] if manifest.exists() else {}
+    return {"identities": split.num_classes, "pictures": len(split), "procedural": bool(counts.get("procedural"))}
 
 
 class SampleGrid:
@@ -107,7 +105,11 @@ class SampleGrid:
         z, c = jnp.tile(z, (self.shape[0], 1)), jnp.repeat(labels, columns)
 
         def draw(state: State) -> jax.Array:
-            return generator.apply({"params": state.generator_ema, "buffers": state.buffers}, z, c)
+            ws = generator.apply(variables(state), z, c, condition=trainer.condition(state), method="map")
+            return generator.apply(variables(state), ws, method="synthesize")
+
+        def variables(state: State) -> dict[str, Any]:
+            return {"params": state.generator_ema, "buffers": state.buffers}
 
         self._draw = jax.jit(draw, out_shardings=meshes.replicated(trainer.mesh))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ from ml_collections import ConfigDict
 from sface_jax.core import mesh as meshes
 from sface_jax.core import pictures, rng
 from sface_jax.core.embedder import Embedder
+from sface_jax.core.errors import UserError
 from sface_jax.gan import augment, losses, network
 
 Tree = Any
@@ -88,9 +90,13 @@ class Trainer:
             image_size: height and width.
             mesh: devices; the batch is sharded over "data", the state is on each.
             embedder: the recogniser of the separation loss; only where `config.separation_weight` is above 0.
+
+        Raises:
+            UserError: the config asks for networks or batches that cannot be.
         """
+        _check(config, image_size, mesh)
         self.config, self.mesh, self.embedder = config, mesh, embedder
-        self.weights = embedder.variables if embedder else {}
+        self.weights = jax.device_put(jax.device_get(embedder.variables), meshes.replicated(mesh)) if embedder else {}
         self.facts = network_facts(config, len(class_counts), image_size)
         self.generator, self.discriminator = network.build(self.facts)
         self.class_shares = (class_counts / class_counts.sum()).astype(np.float32)
@@ -188,7 +194,7 @@ class Trainer:
         mirrored = jax.random.bernoulli(rng.stream(self.config.seed, "gan/mirror", step), 0.5, (images.shape[0],))
         return jnp.where(mirrored[:, None, None, None], images[:, :, ::-1], images)
 
-    def _condition(self, state: State) -> jax.Array | float:
+    def condition(self, state: State) -> jax.Array | float:
         """How much the label counts: 0 before the transition to conditional training, 1 after it."""
         start, end = 1000 * self.config.transition_start_kimg, 1000 * self.config.transition_end_kimg
         if not end:
@@ -205,7 +211,7 @@ class Trainer:
             (z, c), (meshes.batch_sharding(self.mesh, axis=1), meshes.batch_sharding(self.mesh))
         )
         variables = {"params": parameters, "buffers": state.buffers}
-        condition = self._condition(state)
+        condition = self.condition(state)
         ws, *other = (self.generator.apply(variables, z, c, condition=condition, method="map") for z in z)
         if mixing:
             mixed = jax.random.bernoulli(mix_key, mixing, (n,))
@@ -224,7 +230,7 @@ class Trainer:
             drawn = augment.draw(draw_key, len(images), state.augment_p, self.augmentations)
             drawn = jax.lax.with_sharding_constraint(drawn, meshes.batch_sharding(self.mesh))
             images = augment.apply(images, drawn, self.augmentations, noise_key)
-        return self.discriminator.apply({"params": parameters}, images, c, self._condition(state))
+        return self.discriminator.apply({"params": parameters}, images, c, self.condition(state))
 
     def _signs(self, state: State, real_logits: jax.Array) -> jax.Array:
         return state.signs + jnp.array([jnp.sum(jnp.sign(real_logits)), len(real_logits)])
@@ -237,6 +243,7 @@ class Trainer:
         scalars = {"g_loss": loss}
         if self.config.separation_weight:
             features = self.embedder.apply(real["weights"], images)
+            features = features / jnp.maximum(jnp.linalg.norm(features, axis=1, keepdims=True), 1e-12)
             separation = losses.identity_separation(features, c, self.config.separation_margin)
             scalars["g_separation"] = separation
             loss = loss + self.config.separation_weight * separation
@@ -286,6 +293,29 @@ class Trainer:
         return state.replace(
             augment_p=jnp.where(due, p, state.augment_p), signs=jnp.where(due, jnp.zeros(2), state.signs)
         )
+
+
+def _check(config: ConfigDict, image_size: int, mesh: jax.sharding.Mesh) -> None:
+    size = image_size + 2 * config.crop
+    if size & (size - 1) or not 8 <= size <= 512:
+        missing = 2 ** max(3, math.ceil(math.log2(image_size))) - image_size
+        cropping = missing % 2 == 0 and image_size + missing <= 512
+        way = f"set --config.crop={missing // 2}" if cropping else "prepare it at such a size"
+        raise UserError(
+            f"the generator draws 8, 16, ... 512 pixels, less 2 x crop={config.crop}, and not {image_size}: {way}"
+        )
+    if min(config.channel_base, config.d_channel_base) < size:
+        raise UserError(
+            f"channel_base and d_channel_base leave no channel at {size} pixels: set them to {size} or more"
+        )
+    if config.dtype not in ("float32", "bfloat16"):
+        raise UserError(f'config.dtype={config.dtype!r}: choose "float32" or "bfloat16"')
+    parts = {"batch_size": config.batch_size}
+    if config.path_length_weight:
+        parts["batch_size / path_length_shrink"] = config.batch_size / config.path_length_shrink
+    for name, count in parts.items():
+        if count % mesh.shape["data"]:
+            raise UserError(f"{name}={count:g} does not divide over {mesh.shape['data']} devices")
 
 
 def _placed(tree: Tree, sharding: jax.sharding.Sharding) -> Tree:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 from etils import epath
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 
 from sface_jax.core import files, pictures, rng
 from sface_jax.core import mesh as meshes
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from sface_jax.data.dataset import Split
     from sface_jax.gan.trainer import State, Trainer
 
-LOWER_IS_BETTER = ("frechet", "kernel")
+METRICS = {"frechet": -1, "kernel": -1, "precision": 1, "recall": 1, "label_similarity": 1, "label_rank1": 1}
+"""What the best may be chosen by, and whether more of it is better. Spread and similarities have no best value."""
+
 KEPT = ("step", "generator_ema", "buffers", "discriminator")
 
 
@@ -44,11 +46,13 @@ class Watch:
             directory: gets `best/` and `best.json`.
 
         Raises:
-            UserError: `watch_metric` is no measure.
+            UserError: `watch_metric` is none of `METRICS`, or there is too little to look at.
         """
         config, generator = trainer.config, trainer.generator
-        if config.watch_metric not in quality.MEASURES:
-            raise UserError(f"config.watch_metric={config.watch_metric!r}: choose one of {', '.join(quality.MEASURES)}")
+        if config.watch_metric not in METRICS:
+            raise UserError(f"config.watch_metric={config.watch_metric!r}: choose one of {', '.join(METRICS)}")
+        if config.watch_per_class < 2:
+            raise UserError("config.watch_per_class=1 shows no spread within a class: set it to 2 or more")
         self.metric, self.directory, self.embedder, self.mesh = config.watch_metric, directory, embedder, trainer.mesh
         self.batch_size = config.batch_size
         self.warned = False
@@ -64,18 +68,22 @@ class Watch:
         def of_pictures(variables: Any, images: jax.Array) -> jax.Array:
             return embedder.apply(variables, pictures.from_uint8(images))
 
-        def of_generator(variables: Any, generator_variables: Any, z: jax.Array, c: jax.Array) -> jax.Array:
-            images = jnp.clip(generator.apply(generator_variables, z, c), -1, 1)  # as on disk
-            return embedder.apply(variables, jax.lax.with_sharding_constraint(images, batch))
+        def of_generator(weights: Any, state: State, z: jax.Array, c: jax.Array) -> jax.Array:
+            variables = {"params": state.generator_ema, "buffers": state.buffers}
+            ws = generator.apply(variables, z, c, condition=trainer.condition(state), method="map")
+            images = jnp.clip(generator.apply(variables, ws, method="synthesize"), -1, 1)  # as on disk
+            return embedder.apply(weights, jax.lax.with_sharding_constraint(images, batch))
 
         see = jax.jit(of_pictures, in_shardings=(replicated, batch), out_shardings=replicated)
         self._draw = jax.jit(of_generator, out_shardings=replicated)
         self.weights = jax.device_put(jax.device_get(embedder.variables), replicated)
         self.authentic_labels = labels[chosen]
         self.authentic = self._in_batches(
-            lambda rows: see(self.weights, meshes.shard_batch(_mine(split.images(chosen[rows])), self.mesh)),
-            len(chosen),
+            lambda rows: see(self.weights, meshes.shard_whole(split.images(chosen[rows]), self.mesh)), len(chosen)
         )
+        # Pixels know nothing of faces, and labels that fade in make no fair comparison with later ones.
+        self.chooses = embedder.name != "pixels"
+        self.choose_after = 1000 * config.transition_end_kimg / config.batch_size
 
     def _in_batches(self, look: Any, count: int) -> Float[np.ndarray, "n d"]:
         """Features of `count` pictures, in batches of one size; the last is filled up from the front."""
@@ -85,14 +93,14 @@ class Watch:
 
     def __call__(self, state: State, step: int) -> dict[str, float]:
         """Measures, warns, keeps; returns what to log."""
-        variables = {"params": state.generator_ema, "buffers": state.buffers}
         features = self._in_batches(
-            lambda rows: self._draw(self.weights, variables, self.z[rows], self.labels[rows]), len(self.labels)
+            lambda rows: self._draw(self.weights, state, self.z[rows], self.labels[rows]), len(self.labels)
         )
         told = quality.measure(self.authentic, self.authentic_labels, features, self.labels)
         told["collapsed"] = float(quality.collapsed(told["spread_ratio"]))
         self._warn(told, step)
-        self._keep(told[self.metric], state, step)
+        if self.chooses and step > self.choose_after:
+            self._keep(told[self.metric], state, step)
         return {f"watch/{name}": value for name, value in told.items()}
 
     def _warn(self, told: dict[str, float], step: int) -> None:
@@ -109,19 +117,14 @@ class Watch:
         """Saves what is drawn from, where it is the best so far."""
         path = self.directory / "best.json"
         best = files.read_json(path) if path.exists() else {}
-        sign = 1 if self.metric in LOWER_IS_BETTER else -1
-        worse = best.get("metric") == self.metric and sign * value >= sign * best["value"]
+        sign = METRICS[self.metric]
+        worse = best.get("metric") == self.metric and sign * value <= sign * best["value"]
         if meshes.as_lead_has_it(float(worse or not math.isfinite(value))):
             return
         checkpoints = Checkpoints(self.directory / "best", keep=1)
-        if checkpoints.latest_step() != step:
-            checkpoints.save(step, {name: getattr(state, name) for name in KEPT})
+        checkpoints.drop_from(step)  # of a run that was cut off before it could tell
+        checkpoints.save(step, {name: getattr(state, name) for name in KEPT})
         checkpoints.close()
         if meshes.is_lead():
             files.write_json(path, {"step": step, "metric": self.metric, "value": value})
         meshes.barrier("gan: the best is kept")
-
-
-def _mine(batch: UInt8[np.ndarray, "n h w c"]) -> UInt8[np.ndarray, "m h w c"]:
-    """This process's share of a batch that every process has whole."""
-    return np.array_split(batch, jax.process_count())[jax.process_index()]

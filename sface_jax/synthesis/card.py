@@ -120,6 +120,6 @@ def _uses_centres(rejection: dict[str, Any]) -> bool:
 
 def _source(trained_on: dict[str, Any] | None) -> str:
     if trained_on is None:
-        return "labelled, authentic face pictures"
+        return "pictures that are not known here"
     kind = "faces drawn by a program, which show no person" if trained_on["procedural"] else "authentic face pictures"
     return f"{trained_on['pictures']:,} {kind}, of {trained_on['identities']:,} identities"

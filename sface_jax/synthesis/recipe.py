@@ -8,10 +8,8 @@ from typing import Any
 import flax.linen as nn
 import jax
 import numpy as np
-from etils import epath
 from ml_collections import ConfigDict
 
-from sface_jax.core import files
 from sface_jax.synthesis import sampling
 from sface_jax.synthesis.rejection import Rejection
 from sface_jax.synthesis.shards import Plan
@@ -41,7 +39,7 @@ def write(
             "step": facts["step"],
             "classes": generator.num_classes,
             "sha256": fingerprint(variables),
-            "trained_on": _trained_on(epath.Path(config.generator)),
+            "trained_on": facts.get("trained_on"),
         },
     }
 
@@ -66,15 +64,6 @@ def _rejection(rejection: Rejection) -> dict[str, Any]:
         "centre_pictures": rejection.centre_pictures if synthetic else None,
         "authentic": authentic and {"identities": authentic.num_classes, "pictures": len(authentic)},
     }
-
-
-def _trained_on(generator: epath.Path) -> dict[str, Any] | None:
-    """Counts of the authentic dataset in the generator's work directory; None where there is none."""
-    manifest = generator.parent / "authentic" / "manifest.json"
-    if not manifest.exists():
-        return None
-    counts = files.read_json(manifest)["counts"]
-    return {**counts["splits"]["train"], "procedural": counts["procedural"]}
 
 
 def fingerprint(variables: Any) -> str:

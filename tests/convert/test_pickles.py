@@ -94,7 +94,13 @@ def test_views_of_one_storage(tmp_path):
     np.testing.assert_array_equal(arrays["number"], 7)
     np.testing.assert_array_equal(arrays["expanded"], [[2, 3]] * 3)
     assert arrays["number"].shape == () and arrays["empty"].shape == (0, 4)
-    for beyond in (view(20, (5,), (1,)), view(-1, (2,), (1,)), view(0, (4, 7), (7, 1)), view(0, (2,), (1, 1))):
+    for beyond in (
+        view(20, (5,), (1,)),
+        view(-1, (2,), (1,)),
+        view(0, (4, 7), (7, 1)),
+        view(0, (2,), (1, 1)),
+        view(0, (6, 10**12), (0, 0)),
+    ):
         with pytest.raises(UserError, match="tensor"):
             pickles.read(write(tmp_path, holding(x=beyond)))
 

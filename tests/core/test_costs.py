@@ -17,7 +17,7 @@ def test_a_matrix_product_costs_what_it_must():
 def test_collectives_are_found_in_a_program():
     program = """
       %all-reduce.1 = f32[16,512]{1,0:T(8,128)} all-reduce(%fusion), channel_id=1
-      %start = (bf16[8]{0}, pred[4]{0}) all-gather-start(%x, %y), dimensions={0}
+      %start = (bf16[8]{0}, bf16[32]{0}) all-gather-start(%x), dimensions={0}
       %add = f32[9999]{0} add(%all-reduce.1, %b)
     """
-    assert costs._collective_bytes(program) == 16 * 512 * 4 + 8 * 2 + 4
+    assert costs._collective_bytes(program) == 16 * 512 * 4 + 32 * 2

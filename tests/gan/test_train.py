@@ -1,5 +1,6 @@
 """The stage: its phases, its schedules against worked examples, what it watches, and mistakes in its config."""
 
+import copy
 import json
 import logging
 
@@ -10,8 +11,9 @@ import pytest
 from etils import epath
 from ml_collections import ConfigDict
 
-from sface_jax.convert.embedders import open_embedder
+from sface_jax.core import files
 from sface_jax.core import mesh as meshes
+from sface_jax.core.checkpoint import Checkpoints
 from sface_jax.core.embedder import Embedder
 from sface_jax.core.errors import UserError
 from sface_jax.data import dataset
@@ -64,7 +66,7 @@ def test_the_config_is_the_published_one_at_128_pixels(schedule):
 def made():
     """A trainer of the toy, with every phase and a separating recogniser, and two steps of it."""
     seeing = Embedder("colours", {"bias": np.zeros(3, np.float32)}, colours)
-    changes = {"separation_weight": 1.0, "transition_end_kimg": 1.0, "ada_target": 2.0, "crop": 4}
+    changes = {"separation_weight": 1.0, "transition_end_kimg": 1.0, "ada_target": 2.0, "augment_p": 0.5, "crop": 4}
     made = trainer.Trainer(config(**changes), np.array([9, 3, 1, 3]), 8, meshes.make_mesh(), seeing)
     toy = Toy()
     batch = {"image": toy.pictures[:8, 4:12, 4:12], "label": toy.labels[:8] - 5}
@@ -82,6 +84,10 @@ def colours(variables, pictures):
     return e / jnp.linalg.norm(e, axis=1, keepdims=True)
 
 
+def open_embedder(path):
+    return Embedder(path, {"bias": np.zeros(3, np.float32)}, colours)
+
+
 def test_a_step_goes_through_every_phase(made):
     trainer, begin, end, told = made
     assert [phase.name for phase in trainer.phases] == ["g_main", "g_path", "d_main", "d_r1"]
@@ -96,8 +102,19 @@ def test_a_step_goes_through_every_phase(made):
 def test_pictures_are_cropped_and_the_probability_moves(made):
     trainer, _, end, _ = made
     assert trainer.generator.image_size == 16 and trainer.generator.picture_shape == (8, 8, 3)
-    # The target of 2 is never met: p went down, and the signs begin anew.
-    assert end.augment_p == 0 and np.all(end.signs == 0)
+    # The target of 2 is never met: after two steps of 8 pictures p went down by 16 / 50, and the signs begin anew.
+    np.testing.assert_allclose(end.augment_p, 0.5 - 16 / 50, rtol=1e-6)
+    assert np.all(end.signs == 0)
+
+
+def test_the_probability_goes_up_where_d_is_sure(made):
+    trainer, begin, _, _ = made
+    trainer = copy.copy(trainer)
+    trainer.config = config(ada_target=0.6)
+    sure = jax.device_put(begin.replace(step=np.int32(1), signs=np.array([30.0, 32.0], np.float32)))
+    np.testing.assert_allclose(trainer._end_step(sure).augment_p, 0.5 + 16 / 50, rtol=1e-6)
+    early = jax.device_put(begin.replace(step=np.int32(0), signs=np.array([30.0, 32.0], np.float32)))
+    assert trainer._end_step(early).augment_p == 0.5 and trainer._end_step(early).signs[1] == 32
 
 
 def test_style_mixing_joins_two_latents_of_one_class(made):
@@ -115,7 +132,7 @@ def watched(tmp_path_factory):
     folder = epath.Path(tmp_path_factory.mktemp("watched"))
     patch = pytest.MonkeyPatch()
     patch.setattr(dataset, "open", lambda path: {"train": Toy()})
-    changes = {"kimg": 0.048, "watch_network": "pixels", "watch_every": 2, "watch_classes": 3, "watch_per_class": 5}
+    changes = {"kimg": 0.048, "watch_network": "colours", "watch_every": 2, "watch_classes": 3, "watch_per_class": 5}
     result = train.run(config(**changes), folder, open_embedder)
     patch.undo()
     return folder, result, [json.loads(line) for line in (folder / "gan/metrics.jsonl").read_text().splitlines()]
@@ -145,7 +162,7 @@ def test_a_collapse_is_told_once(watched, monkeypatch, caplog):
     folder, _, _ = watched
     monkeypatch.setattr(dataset, "open", lambda path: {"train": Toy()})
     monkeypatch.setattr(quality, "collapsed", lambda ratio: True)
-    changes = {"kimg": 0.064, "watch_network": "pixels", "watch_every": 1, "watch_classes": 3, "watch_per_class": 5}
+    changes = {"kimg": 0.064, "watch_network": "colours", "watch_every": 1, "watch_classes": 3, "watch_per_class": 5}
     with caplog.at_level(logging.WARNING):
         train.run(config(**changes), folder, open_embedder)
     assert caplog.text.count("repeats itself within classes") == 1
@@ -154,9 +171,39 @@ def test_a_collapse_is_told_once(watched, monkeypatch, caplog):
 @pytest.mark.parametrize(("changes", "match"), [
     ({"crop": 1}, "set --config.crop=0"),
     ({"augment": "bgcc"}, "did you mean"),
-    ({"watch_network": "pixels", "watch_metric": "fid"}, "choose one of frechet"),
+    ({"watch_network": "colours", "watch_metric": "intra_synthetic"}, "choose one of frechet"),
+    ({"watch_network": "colours", "watch_per_class": 1}, "2 or more"),
+    ({"dtype": "float16"}, "bfloat16"),
+    ({"channel_base": 8}, "no channel"),
 ])  # fmt: skip
 def test_mistakes_are_told_in_a_line(changes, match, tmp_path, monkeypatch):
     monkeypatch.setattr(dataset, "open", lambda path: {"train": Toy()})
     with pytest.raises(UserError, match=match):
         train.run(config(**changes), epath.Path(tmp_path), open_embedder)
+
+
+def test_another_generator_in_the_folder_is_left_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(dataset, "open", lambda path: {"train": Toy()})
+    converted = {"generator": {}, "discriminator": {}, "converted_from": "network.pkl"}
+    files.write_json(tmp_path / "gan/network.json", converted)
+    with pytest.raises(UserError, match="holds another generator"):
+        train.run(config(), epath.Path(tmp_path))
+    assert files.read_json(tmp_path / "gan/network.json") == converted
+
+
+def test_pixels_choose_no_best(watched, tmp_path, monkeypatch):
+    monkeypatch.setattr(dataset, "open", lambda path: {"train": Toy()})
+    changes = {"kimg": 0.008, "watch_network": "pixels", "watch_every": 1, "watch_classes": 3, "watch_per_class": 5}
+    assert train.run(config(**changes), epath.Path(tmp_path), open_embedder)["best"] == {}
+    assert "watch/spread_ratio" in (tmp_path / "gan/metrics.jsonl").read_text()
+
+
+def test_a_best_that_nothing_tells_of_gives_way(watched):
+    """Killed between the checkpoint and best.json, a run resumes before it and finds an earlier best."""
+    folder, _, _ = watched
+    checkpoints = Checkpoints(folder / "again/best", keep=1)
+    checkpoints.save(9, {"x": np.zeros(1)})
+    checkpoints.drop_from(8)
+    checkpoints.save(8, {"x": np.ones(1)})
+    checkpoints.close()
+    assert Checkpoints(folder / "again/best", read_only=True).latest_step() == 8
