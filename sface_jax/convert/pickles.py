@@ -45,6 +45,7 @@ _STORAGES = {
     "UntypedStorage": np.uint8,
     "BoolStorage": np.bool_,
 }
+_MOST_MODULES = 10_000
 _PLAIN = (bool, int, float, str, type(None))
 
 
@@ -106,34 +107,41 @@ def _networks(content: Any) -> dict[str, StateDict]:
     return networks
 
 
-def _tensors(module: _Module, prefix: str = "") -> Iterator[tuple[str, _Tensor]]:
+def _tensors(module: _Module) -> Iterator[tuple[str, _Tensor]]:
     """The state dict of a module: its parameters, its persistent buffers, then those of its children."""
-    left_out = module.state.get("_non_persistent_buffers_set", ())
-    own = list(module.state.get("_parameters", {}).items())
-    own += [(name, value) for name, value in module.state.get("_buffers", {}).items() if name not in left_out]
-    for name, value in own:
-        if isinstance(value, _Tensor):
-            yield prefix + name, value
-        elif value is not None:
-            raise UserError(f"has something else than an array in {prefix}{name}")
-    for name, child in _children(module):
-        yield from _tensors(child, f"{prefix}{name}.")
+    for prefix, part in _modules(module):
+        left_out = part.state.get("_non_persistent_buffers_set", ())
+        own = list(part.state.get("_parameters", {}).items())
+        own += [(name, value) for name, value in part.state.get("_buffers", {}).items() if name not in left_out]
+        for name, value in own:
+            if isinstance(value, _Tensor):
+                yield prefix + name, value
+            elif value is not None:
+                raise UserError(f"has something else than an array in {prefix}{name}")
 
 
-def _attributes(module: _Module, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in module.state.items():
-        if not name.startswith("_") and isinstance(value, _PLAIN):
-            yield prefix + name, value
-    for name, child in _children(module):
-        yield from _attributes(child, f"{prefix}{name}.")
+def _attributes(module: _Module) -> Iterator[tuple[str, Any]]:
+    for prefix, part in _modules(module):
+        for name, value in part.state.items():
+            if not name.startswith("_") and isinstance(value, _PLAIN):
+                yield prefix + name, value
 
 
-def _children(module: _Module) -> Iterator[tuple[str, _Module]]:
-    for name, child in module.state.get("_modules", {}).items():
-        if isinstance(child, _Module):
-            yield name, child
-        elif child is not None:
-            raise UserError(f"has something else than a module in {name}")
+def _modules(module: _Module) -> Iterator[tuple[str, _Module]]:
+    """A module and all below it, with the prefix of their names, in the order of a state dict."""
+    waiting, met = [("", module)], 0
+    while waiting:
+        prefix, part = waiting.pop()
+        yield prefix, part
+        # A module in many places would make a small file's tree as large as one likes.
+        if (met := met + 1) > _MOST_MODULES:
+            raise UserError(f"has more than {_MOST_MODULES} modules")
+        children = part.state.get("_modules", {}).items()
+        for name, child in reversed(children):
+            if isinstance(child, _Module):
+                waiting.append((f"{prefix}{name}.", child))
+            elif child is not None:
+                raise UserError(f"has something else than a module in {name}")
 
 
 class _Inert:

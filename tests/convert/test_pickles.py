@@ -203,3 +203,11 @@ def test_a_network_that_is_not_there_is_named(tmp_path):
     path = write(tmp_path, holding(x=pytorch.tensor(np.ones(2, np.float32))))
     with pytest.raises(UserError, match="has no G_ema: it holds G"):
         stylegan2.generator_from_pickle(path)
+
+
+def test_a_module_in_many_places_is_refused(tmp_path):
+    module = holding()["G"]
+    for _ in range(40):
+        module = pytorch.module({"_modules": OrderedDict(a=module, b=module)})
+    with pytest.raises(UserError, match="modules"):
+        pickles.read(write(tmp_path, {"G": module}))

@@ -13,17 +13,15 @@ from sface_jax.gan.generator import Generator
 
 
 def test_programs_do_what_must_be_done_and_little_more():
-    """At 128 channels, where CPUs take no short cut, and filters and modulation still count."""
-    config = gan.get_config()
-    config.update({"channel_base": 4096, "channel_max": 128, "d_channel_base": 4096, "w_dim": 128, "dtype": "float32"})
-    made = trainer.Trainer(config, np.ones(5, np.int64), 32, meshes.make_mesh())
+    """The paper's networks at 128 pixels: filters, modulation and augmentation are next to nothing."""
+    made = trainer.Trainer(gan.get_config(), np.ones(10572, np.int64), 128, meshes.make_mesh())
     counted = programs.counted(made)
     ratios = {
-        name: lower().cost_analysis()["flops"] / config.batch_size / counted[name]
+        name: lower().cost_analysis()["flops"] / made.config.batch_size / counted[name]
         for name, lower in programs.lowered(made).items()
     }
     assert set(ratios) == {"generator", "discriminator", "g_main", "g_path", "d_main", "d_r1"}
-    assert all(0.9 < ratio < 1.35 for ratio in ratios.values()), ratios
+    assert all(0.95 < ratio < 1.15 for ratio in ratios.values()), ratios
 
 
 @pytest.mark.parametrize(("size", "crop"), [(16, 0), (64, 0), (128, 8), (256, 0), (512, 0)])
