@@ -172,11 +172,14 @@ def _commands(findings: Findings) -> list[str]:
     """Command lines that run the same stages: the quickstart for a procedural pipeline, else one a kind of stage."""
     kinds = list(dict.fromkeys(stage["kind"] for stage in findings.stages.values()))
     if findings.procedural and {"gan", "synthesize", "recognition"} <= set(kinds):
-        configs = ["quickstart"]
+        configs = ["quickstart.py"]
     else:
-        names = {"recognition": [key for key, stage in findings.stages.items() if stage["kind"] == "recognition"]}
-        configs = [name for kind in kinds for name in names.get(kind, [kind])]
-    return [f"python -m sface_jax.main --config=configs/{name}.py --workdir=DIR" for name in configs]
+        configs = []
+        for key, stage in findings.stages.items():
+            named = stage["kind"] == "recognition" and key not in ("classification", "distillation", "combined")
+            configs.append(f"classification.py --config.name={key}" if named else f"{key}.py")
+        configs = list(dict.fromkeys(configs))
+    return [f"python -m sface_jax.main --workdir=DIR --config=configs/{name}" for name in configs]
 
 
 def _versions() -> list[tuple[str, str]]:
