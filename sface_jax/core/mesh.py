@@ -69,6 +69,12 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P())
 
 
+def replicate(tree: Any, mesh: Mesh) -> Any:
+    """Puts a tree of arrays, wherever they are, whole on every device."""
+    # By way of the host: whoever loaded them may have placed them on the devices of another mesh.
+    return jax.device_put(jax.device_get(tree), replicated(mesh))
+
+
 def shard_batch(batch: Any, mesh: Mesh) -> Any:
     """Joins each process's slice of a batch (a tree of NumPy arrays) into global arrays sharded over "data"."""
     sharding = batch_sharding(mesh)

@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 
 import jax
 
-from sface_jax.core import mesh
 from sface_jax.core.checkpoint import Checkpoints
 from sface_jax.core.errors import Interrupted, Unfinished
 from sface_jax.core.metrics import MetricWriter
@@ -139,8 +138,3 @@ def _until_terminated() -> Iterator[Callable[[int], bool]]:
         yield lambda step: bool(asked)
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def place(tree: Any, device_mesh: Any) -> Any:
-    """Puts a tree on every device of the mesh, whole."""
-    return jax.device_put(tree, mesh.replicated(device_mesh))

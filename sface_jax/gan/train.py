@@ -104,14 +104,7 @@ class SampleGrid:
         z = jax.random.normal(rng.stream(trainer.config.seed, "gan/samples"), (columns, generator.z_dim))
         z, c = jnp.tile(z, (self.shape[0], 1)), jnp.repeat(labels, columns)
 
-        def draw(state: State) -> jax.Array:
-            ws = generator.apply(variables(state), z, c, condition=trainer.condition(state), method="map")
-            return generator.apply(variables(state), ws, method="synthesize")
-
-        def variables(state: State) -> dict[str, Any]:
-            return {"params": state.generator_ema, "buffers": state.buffers}
-
-        self._draw = jax.jit(draw, out_shardings=meshes.replicated(trainer.mesh))
+        self._draw = jax.jit(lambda state: trainer.draw(state, z, c), out_shardings=meshes.replicated(trainer.mesh))
 
     def __call__(self, state: State, step: int) -> None:
         """Writes `<step>.png`."""

@@ -96,7 +96,7 @@ class Trainer:
         """
         _check(config, image_size, mesh)
         self.config, self.mesh, self.embedder = config, mesh, embedder
-        self.weights = jax.device_put(jax.device_get(embedder.variables), meshes.replicated(mesh)) if embedder else {}
+        self.weights = meshes.replicate(embedder.variables, mesh) if embedder else {}
         self.facts = network_facts(config, len(class_counts), image_size)
         self.generator, self.discriminator = network.build(self.facts)
         self.class_shares = (class_counts / class_counts.sum()).astype(np.float32)
@@ -200,6 +200,12 @@ class Trainer:
         if not end:
             return 1.0
         return jnp.clip((state.step * self.config.batch_size - start) / max(end - start, 1), 0.0, 1.0)
+
+    def draw(self, state: State, z: jax.Array, c: jax.Array) -> jax.Array:
+        """Pictures [n, h, w, 3] of the averaged G, for latents z [n, z_dim] and labels c [n]; to be jitted."""
+        variables = {"params": state.generator_ema, "buffers": state.buffers}
+        ws = self.generator.apply(variables, z, c, condition=self.condition(state), method="map")
+        return self.generator.apply(variables, ws, method="synthesize")
 
     def _styles(self, parameters: Tree, state: State, key: jax.Array, n: int) -> tuple[jax.Array, jax.Array]:
         """Draws labels [n] and style vectors [n, num_ws, w_dim], some of them mixed of two latents."""

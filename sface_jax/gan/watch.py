@@ -69,14 +69,12 @@ class Watch:
             return embedder.apply(variables, pictures.from_uint8(images))
 
         def of_generator(weights: Any, state: State, z: jax.Array, c: jax.Array) -> jax.Array:
-            variables = {"params": state.generator_ema, "buffers": state.buffers}
-            ws = generator.apply(variables, z, c, condition=trainer.condition(state), method="map")
-            images = jnp.clip(generator.apply(variables, ws, method="synthesize"), -1, 1)  # as on disk
+            images = jnp.clip(trainer.draw(state, z, c), -1, 1)  # as on disk
             return embedder.apply(weights, jax.lax.with_sharding_constraint(images, batch))
 
         see = jax.jit(of_pictures, in_shardings=(replicated, batch), out_shardings=replicated)
         self._draw = jax.jit(of_generator, out_shardings=replicated)
-        self.weights = jax.device_put(jax.device_get(embedder.variables), replicated)
+        self.weights = meshes.replicate(embedder.variables, self.mesh)
         self.authentic_labels = labels[chosen]
         self.authentic = self._in_batches(
             lambda rows: see(self.weights, meshes.shard_whole(split.images(chosen[rows]), self.mesh)), len(chosen)

@@ -99,7 +99,7 @@ class Trainer:
         )
         jax.eval_shape(self.learning_rate, 0)  # tells a wrong schedule before anything is compiled
         whole, batch = meshes.replicated(mesh), meshes.batch_sharding(mesh)
-        self._teacher_variables = train_loop.place(jax.device_get(teacher.variables), mesh) if teacher else None
+        self._teacher_variables = meshes.replicate(teacher.variables, mesh) if teacher else None
         self._update = jax.jit(
             self._one_step, in_shardings=(whole, whole, batch), out_shardings=(whole, whole), donate_argnums=0
         )

@@ -177,8 +177,7 @@ class Judge:
         local = drawing.local_mesh()
         split, whole = meshes.batch_sharding(local), meshes.replicated(local)
         apply = rejection.embedder.apply
-        # brought to the host first: whoever loaded them may have spread them over the devices of all processes
-        variables = jax.device_put(jax.device_get(rejection.embedder.variables), whole)
+        variables = meshes.replicate(rejection.embedder.variables, local)
 
         def embed(variables: Any, images: Float[Array, "n h w 3"]) -> Float[Array, "n d"]:
             features = apply(variables, _as_saved(images)).astype(jnp.float32)

@@ -65,7 +65,7 @@ def embed(
     # a few pictures need no large batch; a multiple of the devices (hence of the processes) divides evenly
     batch_size = -(-min(batch_size, len(indices)) // shares) * shares
     forward = _compiled(network.module, network.preprocessing, flip, mesh)
-    variables = jax.device_put(jax.device_get(network.variables), meshes.replicated(mesh))
+    variables = meshes.replicate(network.variables, mesh)
     shown = Progress(progress, len(indices), unit="pictures") if progress else None
     rows, pending = [], None
     for start in range(0, len(indices), batch_size):
