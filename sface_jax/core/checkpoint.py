@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 from absl import logging
 from etils import epath
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from sface_jax.core import mesh
 from sface_jax.core.errors import Unfinished, UserError
@@ -34,7 +36,7 @@ class Checkpoints:
             read_only=read_only,
             cleanup_tmp_directories=not read_only,
         )
-        handlers = {"state": ocp.StandardCheckpointHandler()}
+        handlers = {"state": ocp.PyTreeCheckpointHandler()}
         self.manager = ocp.CheckpointManager(self.directory, options=options, item_handlers=handlers)
 
     def latest_step(self) -> int | None:
@@ -48,7 +50,7 @@ class Checkpoints:
             UserError: no space is left.
         """
         try:
-            self.manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state)))
+            self.manager.save(step, args=ocp.args.Composite(state=ocp.args.PyTreeSave(state)))
             if jax.default_backend() == "cpu":
                 # The host copy of a CPU array is the array itself: a donated buffer must not change under the writer.
                 self.manager.wait_until_finished()
@@ -61,7 +63,7 @@ class Checkpoints:
             if saved >= step:
                 self.manager.delete(saved)
 
-    def restore(self, target: Any) -> Any | None:
+    def restore(self, target: Any, padded: str = "") -> Any | None:
         """Restores the newest readable checkpoint onto the shapes, types and shardings of a target.
 
         Where one cannot be read, the log says so and the one before it is taken; the unreadable one is then set aside
@@ -69,6 +71,8 @@ class Checkpoints:
 
         Args:
             target: a tree of arrays or `jax.ShapeDtypeStruct`s with the shapes, types and shardings wanted.
+            padded: arrays under this name may have been saved with another number of rows: rows that the target has
+                more become zero, rows that it has less are dropped. For a matrix padded to suit a number of devices.
 
         Returns:
             The tree, or None where nothing was ever saved.
@@ -76,24 +80,39 @@ class Checkpoints:
         Raises:
             UserError: checkpoints exist, but none of them can be read.
         """
-        return self._newest(lambda step: jax.tree.map(ocp.utils.to_shape_dtype_struct, target))
+        return self._newest(lambda step: jax.tree.map(ocp.utils.to_shape_dtype_struct, target), padded=padded)
 
-    def read(self) -> Any | None:
-        """Reads the newest readable checkpoint as nested dicts of arrays on the first device; see `restore`."""
+    def read(self, parts: Sequence[str] = ()) -> Any | None:
+        """Reads the newest readable checkpoint as nested dicts of arrays on the first device; see `restore`.
+
+        Args:
+            parts: what to read of the tree, such as "params/backbone"; nothing else is fetched. All of it where empty.
+        """
         sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
 
         def abstract(step: int) -> Any:
             tree = self.manager.item_metadata(step)["state"].tree
+            if parts:
+                leaves = flatten_dict(tree, sep="/").items()
+                tree = unflatten_dict({k: leaf for k, leaf in leaves if f"{k}/".startswith(prefixes)}, sep="/")
             return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)
 
-        return self._newest(abstract)
+        prefixes = tuple(f"{part}/" for part in parts)
+        return self._newest(abstract, partial=bool(parts))
 
-    def _newest(self, abstract: Callable[[int], Any]) -> Any | None:
+    def _newest(self, abstract: Callable[[int], Any], partial: bool = False, padded: str = "") -> Any | None:
+        def how(path: tuple[Any, ...], leaf: ocp.ArrayRestoreArgs) -> ocp.ArrayRestoreArgs:
+            """An array that may be padded is read into the target's shape, whatever its own is."""
+            names = {getattr(key, "key", getattr(key, "name", None)) for key in path}
+            return dataclasses.replace(leaf, strict=False) if padded in names else leaf
+
         broken: list[int] = []
         for step in sorted(self.manager.all_steps(), reverse=True):
             try:
-                args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract(step)))
-                state = self.manager.restore(step, args=args)["state"]
+                target = abstract(step)
+                wanted = jax.tree_util.tree_map_with_path(how, ocp.checkpoint_utils.construct_restore_args(target))
+                args = ocp.args.PyTreeRestore(target, restore_args=wanted, partial_restore=partial)
+                state = self.manager.restore(step, args=ocp.args.Composite(state=args))["state"]
             except Exception as error:
                 reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
                 logging.warning(

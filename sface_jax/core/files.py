@@ -8,6 +8,7 @@ import io
 import json
 import os
 import uuid
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -24,11 +25,18 @@ def write_bytes(path: PathLike, content: bytes) -> None:
     Raises:
         UserError: no space is left on the device.
     """
+    with _appearing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+@contextlib.contextmanager
+def _appearing(path: PathLike) -> Iterator[epath.Path]:
+    """Gives a temporary name to write to, which becomes `path` at the end of the block, or vanishes where it fails."""
     path = epath.Path(path)
     temporary = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.tmp"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
+        yield temporary
         temporary.replace(path)
     except OSError as error:
         with contextlib.suppress(OSError):
@@ -66,3 +74,17 @@ def write_npz(path: PathLike, **arrays: np.ndarray) -> None:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
     write_bytes(path, buffer.getvalue())
+
+
+def write_npy(path: PathLike, array: np.ndarray) -> None:
+    """Writes an array of any size as `.npy` atomically; see `write_bytes`."""
+    with _appearing(path) as temporary, temporary.open("wb") as file:
+        np.save(file, array)
+
+
+def read_npy(path: PathLike) -> np.ndarray:
+    """Opens an array that `write_npy` wrote; a local file is mapped, so that only what is looked at is read."""
+    if os.path.exists(path):
+        return np.load(path, mmap_mode="r")
+    with epath.Path(path).open("rb") as file:
+        return np.load(file)

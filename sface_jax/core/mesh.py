@@ -11,6 +11,9 @@ from jax.sharding import PartitionSpec as P
 
 from sface_jax.core.errors import UserError
 
+ALL = ("data", "model")
+"""Both axes of the mesh: every device."""
+
 
 def initialize_distributed() -> None:
     """Joins the other processes of the run, when the environment names any.
@@ -43,9 +46,11 @@ def initialize_distributed() -> None:
 def make_mesh(data: int = -1, model: int = 1) -> Mesh:
     """Lays all devices out as a ("data", "model") mesh with Auto axes.
 
+    Batches are shared by every device, along both axes; so are the classes of a recogniser's classifier.
+
     Args:
-        data: devices along the batch; -1 takes what `model` leaves.
-        model: devices along the classes of a sharded head.
+        data: devices along the first axis; -1 takes what `model` leaves.
+        model: devices along the second axis.
 
     Raises:
         UserError: the two sizes do not multiply to the number of devices.
@@ -60,8 +65,8 @@ def make_mesh(data: int = -1, model: int = 1) -> Mesh:
 
 
 def batch_sharding(mesh: Mesh, axis: int = 0) -> NamedSharding:
-    """Sharding of arrays of which one axis, by default the first, is the global batch."""
-    return NamedSharding(mesh, P(*[None] * axis, "data"))
+    """Sharding of arrays of which one axis, by default the first, is the global batch (or all classes)."""
+    return NamedSharding(mesh, P(*[None] * axis, ALL))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -76,7 +81,7 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
 
 
 def shard_batch(batch: Any, mesh: Mesh) -> Any:
-    """Joins each process's slice of a batch (a tree of NumPy arrays) into global arrays sharded over "data"."""
+    """Joins each process's slice of a batch (a tree of NumPy arrays) into global arrays, a share on every device."""
     sharding = batch_sharding(mesh)
     if jax.process_count() == 1:
         return jax.device_put(batch, sharding)
@@ -84,7 +89,7 @@ def shard_batch(batch: Any, mesh: Mesh) -> Any:
 
 
 def shard_whole(batch: Any, mesh: Mesh) -> jax.Array:
-    """Shards over "data" an array that every process has whole, whatever the order of the devices in the mesh."""
+    """Shards over all devices an array that every process has whole, whatever the order of the devices in the mesh."""
     return jax.make_array_from_callback(batch.shape, batch_sharding(mesh), lambda index: batch[index])
 
 

@@ -10,7 +10,10 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import jax
+import numpy as np
+from etils import epath
 
+from sface_jax.core import files
 from sface_jax.core.checkpoint import Checkpoints
 from sface_jax.core.errors import Interrupted, Unfinished
 from sface_jax.core.metrics import MetricWriter
@@ -33,6 +36,7 @@ def run(
     pictures_per_step: int = 0,
     tensorboard: bool = False,
     hooks: Iterable[tuple[int, Callable[[State, int], dict[str, float] | None]]] = (),
+    padded: str = "",
 ) -> State:
     """Trains from the newest checkpoint, or from `state`, to `total_steps`.
 
@@ -43,7 +47,8 @@ def run(
         name: shown in the progress line.
         state: the initial state, already placed on its devices; has a field `step`. It may be donated.
         step: one train step, given the state, a batch and the step's number.
-        batches: gives the batches from a step on.
+        batches: gives the batches from a step on; where one is a dict with "index", the positions of its records in the
+            dataset, a loss that is not finite is told with them.
         total_steps: where to stop.
         directory: the stage's folder; gets `checkpoints/` and `metrics.jsonl`.
         log_every: steps between two logged ones.
@@ -53,6 +58,7 @@ def run(
         tensorboard: also write TensorBoard events.
         hooks: (every, function) called with the state and the number of steps done, also at the end; scalars that a
             hook returns are logged.
+        padded: see `Checkpoints.restore`.
 
     Returns:
         The state after `total_steps`; it is saved.
@@ -62,25 +68,25 @@ def run(
         Interrupted: SIGTERM came; the state is saved.
     """
     checkpoints = Checkpoints(directory / "checkpoints", keep=keep)
-    restored = checkpoints.restore(state)
+    restored = checkpoints.restore(state, padded)
     state = state if restored is None else restored
     start = int(state.step)
     writer = MetricWriter(directory, start_step=start, tensorboard=tensorboard)
     progress = Progress(name, total_steps, start=start)
-    pending: dict[str, list[jax.Array]] = {}
+    window = _Window(name, directory, checkpoints)
     clock, logged = time.monotonic(), start
     try:
         with _until_terminated() as terminated:
             iterator: Iterator[Any] = iter(batches(start)) if start < total_steps else iter(())
             for number in range(start, total_steps):
-                state, scalars = step(state, next(iterator), number)
-                for key, value in scalars.items():
-                    pending.setdefault(key, []).append(value)
+                batch = next(iterator)
+                state, scalars = step(state, batch, number)
                 done = number + 1
                 last = done == total_steps
+                window.add(done, scalars, batch)
                 if done % log_every == 0 or last:
-                    means = _means(pending, name, done, checkpoints)
-                    pending = {}
+                    means = window.means()
+                    window = _Window(name, directory, checkpoints)
                     if pictures_per_step:
                         rate = pictures_per_step * (done - logged) / (time.monotonic() - clock)
                         means["pictures_per_second"] = rate
@@ -92,11 +98,11 @@ def run(
                         extra = hook(state, done)
                         if extra:
                             writer.write(done, extra)
-                if done % checkpoint_every == 0 or last:
+                asked = not last and terminated(done)
+                if done % checkpoint_every == 0 or last or asked:
+                    window.check()  # so that every checkpoint is a good one
                     checkpoints.save(done, state)
-                if not last and terminated(done):
-                    if done % checkpoint_every:
-                        checkpoints.save(done, state)
+                if asked:
                     raise Interrupted(f"{name}: saved at step {done} of {total_steps}; run the same command to go on")
         if start < total_steps:
             progress.close()
@@ -106,17 +112,49 @@ def run(
     return state
 
 
-def _means(pending: dict[str, list[jax.Array]], name: str, step: int, checkpoints: Checkpoints) -> dict[str, float]:
-    """Averages what was collected since the last logged step, and stops the run where it is not finite."""
-    values = jax.device_get(pending)
-    means = {key: float(sum(float(v) for v in column) / len(column)) for key, column in values.items()}
-    for key, value in means.items():
-        if not math.isfinite(value):
-            raise Unfinished(
-                f"{name}: {key} is {value} before step {step}: lower the learning rate or look at the data; "
-                f"the newest checkpoint is step {checkpoints.latest_step()}"
-            )
-    return means
+class _Window:
+    """The scalars of the steps since the last logged one, and which records each step saw."""
+
+    def __init__(self, name: str, directory: epath.Path, checkpoints: Checkpoints):
+        self._name, self._directory, self._checkpoints = name, directory, checkpoints
+        self._steps: list[tuple[int, dict[str, jax.Array], Any]] = []
+
+    def add(self, step: int, scalars: dict[str, jax.Array], batch: Any) -> None:
+        """Adds a step; a batch may name its records in "index"."""
+        self._steps.append((step, scalars, batch.get("index") if isinstance(batch, dict) else None))
+
+    def means(self) -> dict[str, float]:
+        """The mean of each scalar over the steps that gave it, each known to be finite."""
+        columns: dict[str, list[float]] = {}
+        for values in self.check():
+            for key, value in values.items():
+                columns.setdefault(key, []).append(value)
+        return {key: sum(column) / len(column) for key, column in columns.items()}
+
+    def check(self) -> list[dict[str, float]]:
+        """Gives the scalars of each step.
+
+        Raises:
+            Unfinished: one is not finite.
+        """
+        values = jax.device_get([scalars for _, scalars, _ in self._steps])
+        for (step, _, records), of in zip(self._steps, values, strict=True):
+            for key, value in of.items():
+                if not math.isfinite(value):
+                    self._stop(key, float(value), step, records)
+        return [{key: float(value) for key, value in of.items()} for of in values]
+
+    def _stop(self, key: str, value: float, step: int, records: np.ndarray | None) -> None:
+        saw = ""
+        if records is not None:
+            path = self._directory / f"nonfinite_{jax.process_index()}.json"
+            files.write_json(path, {"step": step, "scalar": key, "records": np.asarray(records).tolist()})
+            first = ", ".join(str(record) for record in records[:4])
+            saw = f" on records {first}, ... ({path} has all {len(records)})"
+        raise Unfinished(
+            f"{self._name}: {key} is {value} at step {step}{saw}: lower the learning rate or look at the data; "
+            f"the newest checkpoint, a good one, is step {self._checkpoints.latest_step()}"
+        )
 
 
 @contextmanager

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import logging
 from etils import epath
 from ml_collections import ConfigDict
 
-from sface_jax.core import files
+from sface_jax.core import files, timing
 from sface_jax.core import mesh as meshes
 from sface_jax.core.errors import UserError
 from sface_jax.gan import costs, programs
 from sface_jax.gan.trainer import Trainer
-
-PRODUCT = 2048  # rows and columns of the matrix product
 
 
 def run(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
@@ -57,17 +53,9 @@ def _measure(config: ConfigDict, size: int, batch_size: int) -> dict[str, Any]:
             compiled[name] = lower().compile()
             seconds[name] = time.perf_counter() - began
     works = _works(trainer, compiled)
-    for work in works.values():
-        work()
-    times: dict[str, list[float]] = {name: [] for name in works}
-    for _ in range(config.rounds):  # interleaved: what disturbs the machine disturbs all of them
-        for name, work in works.items():
-            began = time.perf_counter()
-            work()
-            times[name].append(time.perf_counter() - began)
-    median = {name: statistics.median(of) for name, of in times.items()}
+    median = timing.interleaved(works, config.rounds)
     analytic = programs.counted(trainer)
-    product = 2 * PRODUCT**3 / median.pop("product")
+    product = timing.PRODUCT_FLOPS / median.pop("product")
     rows = {
         name: {
             "seconds": median[name],
@@ -100,8 +88,6 @@ def _works(trainer: Trainer, compiled: dict[str, Any]) -> dict[str, Callable[[],
     }
     real = meshes.shard_batch(batch, trainer.mesh)
     z = meshes.shard_batch(random.normal(size=(n, generator.z_dim)).astype(np.float32), trainer.mesh)
-    matrix = jax.random.normal(jax.random.key(0), (PRODUCT, PRODUCT), jnp.dtype(trainer.config.dtype))
-    multiply = jax.jit(jnp.matmul)
     # A phase takes the state's buffers and gives them back.
     held = {"state": trainer.init()}
 
@@ -113,7 +99,7 @@ def _works(trainer: Trainer, compiled: dict[str, Any]) -> dict[str, Callable[[],
         jax.block_until_ready(compiled["generator"](variables, z, real["label"]))
 
     works: dict[str, Callable[[], None]] = {
-        "product": lambda: jax.block_until_ready(multiply(matrix, matrix)),
+        "product": timing.matrix_product(trainer.config.dtype),
         "generator": generate,
     }
     for name in trainer.updates:
@@ -127,7 +113,7 @@ def _tell(told: dict[str, Any]) -> None:
         "matrix product of %s: %.0f GFLOP/s",
         *(told["size"], told["size"], told["batch_size"], told["training_pictures_per_second"]),
         *(told["training_gflop_per_second"], told["generation_pictures_per_second"]),
-        *(PRODUCT, told["matrix_product_gflop_per_second"]),
+        *(timing.PRODUCT, told["matrix_product_gflop_per_second"]),
     )
     logging.info("  %-10s %9s %9s %14s %9s", "program", "seconds", "compile", "GFLOP/picture", "GFLOP/s")
     for name, row in told["programs"].items():

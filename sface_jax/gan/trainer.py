@@ -88,7 +88,7 @@ class Trainer:
             config: see configs/gan.py.
             class_counts: authentic pictures of each class; generated labels follow their shares.
             image_size: height and width.
-            mesh: devices; the batch is sharded over "data", the state is on each.
+            mesh: devices; the batch is shared by all, the state is on each.
             embedder: the recogniser of the separation loss; only where `config.separation_weight` is above 0.
 
         Raises:
@@ -320,8 +320,8 @@ def _check(config: ConfigDict, image_size: int, mesh: jax.sharding.Mesh) -> None
     if config.path_length_weight:
         parts["batch_size / path_length_shrink"] = config.batch_size / config.path_length_shrink
     for name, count in parts.items():
-        if count % mesh.shape["data"]:
-            raise UserError(f"{name}={count:g} does not divide over {mesh.shape['data']} devices")
+        if count % mesh.size:
+            raise UserError(f"{name}={count:g} does not divide over {mesh.size} devices")
 
 
 def _placed(tree: Tree, sharding: jax.sharding.Sharding) -> Tree:

@@ -1,5 +1,6 @@
 """Checkpoints that are whole, cut short, or all broken."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -63,3 +64,30 @@ def test_reading_changes_nothing(tmp_path):
 
 def test_an_empty_folder_gives_nothing(tmp_path):
     assert Checkpoints(tmp_path).restore({"x": jnp.zeros(3)}) is None
+
+
+def test_parts_are_read_and_nothing_else(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    params = {"backbone": {"w": jnp.ones(2)}, "backbone2": jnp.ones(2), "head": jnp.ones(5)}
+    checkpoints.save(1, {"params": params, "batch_stats": {"mean": jnp.zeros(2)}, "step": jnp.zeros((), jnp.int32)})
+    checkpoints.close()
+    found = Checkpoints(tmp_path, read_only=True).read(["params/backbone", "batch_stats"])
+    assert jax.tree.structure(found) == jax.tree.structure(
+        {"params": {"backbone": {"w": 0}}, "batch_stats": {"mean": 0}}
+    )
+    np.testing.assert_array_equal(found["params"]["backbone"]["w"], 1)
+
+
+def test_only_what_is_padded_may_change_its_rows(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    weight = jnp.arange(12.0).reshape(6, 2)
+    checkpoints.save(1, {"head": {"weight": weight}, "x": jnp.ones(3)})
+    for rows in (4, 8):
+        target = {"head": {"weight": jnp.zeros((rows, 2))}, "x": jnp.zeros(3)}
+        found = checkpoints.restore(target, padded="head")["head"]["weight"]
+        np.testing.assert_array_equal(found, np.pad(weight, ((0, 2), (0, 0)))[:rows])
+    with pytest.raises(UserError, match="can be read"):
+        Checkpoints(tmp_path, read_only=True).restore(
+            {"head": {"weight": jnp.zeros((6, 2))}, "x": jnp.zeros(4)}, padded="head"
+        )
+    checkpoints.close()
