@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from array_record.python import array_record_data_source
 from etils import epath
-from jaxtyping import Int32, Integer, UInt8
+from jaxtyping import Int32, Int64, Integer, UInt8
 
 from sface_jax.core import files, pictures
 from sface_jax.core.errors import UserError
@@ -24,14 +24,92 @@ from sface_jax.data import example, layout
 _THREADS = os.cpu_count() or 1
 
 
-class Split(Sequence):
-    """The pictures of one split, by position.
+class PictureSet:
+    """Labelled pictures by position: what training and embedding need, be it a split, a part of one or several.
 
     Attributes:
         name: e.g. "train".
-        class_names: names of all the dataset's classes, by label.
+        class_names: names of all classes that may occur, by label.
         image_size: side of the square pictures, in pixels.
-        labels: int32 [n], the label of each picture; labels of a dataset are contiguous, those of a split are a range.
+        labels: int32 [n], the label of each picture.
+    """
+
+    name: str
+    class_names: list[str]
+    image_size: int
+    labels: Int32[np.ndarray, " n"]
+    _decoded: UInt8[np.ndarray, "n s s 3"] | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leaves the decoded pictures behind: a worker process reads what it needs."""
+        return {**self.__dict__, "_decoded": None}
+
+    @functools.cached_property
+    def classes(self) -> Int32[np.ndarray, " c"]:
+        """The labels that occur, ascending."""
+        return np.unique(self.labels)
+
+    @property
+    def num_classes(self) -> int:
+        """How many identities there are."""
+        return len(self.classes)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that all pictures take when decoded."""
+        return len(self) * self.image_size**2 * 3
+
+    def images(self, indices: Integer[np.ndarray, " k"] | Sequence[int]) -> UInt8[np.ndarray, "k s s 3"]:
+        """Decodes the pictures at `indices` (0 <= index < len), or copies them where `decode_all` was called."""
+        indices = np.asarray(indices, np.int64)
+        return self._read(indices) if self._decoded is None else self._decoded[indices]
+
+    def decode_all(self) -> UInt8[np.ndarray, "n s s 3"]:
+        """Decodes every picture once and keeps them (`nbytes`); later calls cost nothing."""
+        if self._decoded is None:
+            blocks = [np.arange(start, min(start + 256, len(self))) for start in range(0, len(self), 256)]
+            decoded = np.empty((len(self), self.image_size, self.image_size, 3), np.uint8)
+            with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
+                for block, images in zip(blocks, pool.map(self.images, blocks), strict=True):
+                    decoded[block] = images
+            self._decoded = decoded
+        return self._decoded
+
+    def first_of_each_class(self, count: int) -> Part:
+        """The part with each class's first `count` pictures, in the order of the set, or with all where it has fewer.
+
+        In a synthetic dataset that order is by sample number, so that a smaller part is a part of a larger one.
+        """
+        by_class = np.argsort(self.labels, kind="stable")
+        ordered = self.labels[by_class]
+        rank = np.arange(len(self)) - np.searchsorted(ordered, ordered)  # of each picture in its class
+        return Part(self, np.sort(by_class[rank < count]))
+
+    def _read(self, indices: Int64[np.ndarray, " k"]) -> UInt8[np.ndarray, "k s s 3"]:
+        """Decodes the pictures at `indices`."""
+        raise NotImplementedError
+
+
+class Part(PictureSet):
+    """Some pictures of a set, as a set."""
+
+    def __init__(self, whole: PictureSet, positions: Integer[np.ndarray, " k"]):
+        """Keeps the pictures of `whole` at `positions`, in that order."""
+        self.name, self.class_names, self.image_size = whole.name, whole.class_names, whole.image_size
+        self.labels = whole.labels[positions]
+        self._whole, self._positions = whole, positions
+
+    def _read(self, indices: Int64[np.ndarray, " k"]) -> UInt8[np.ndarray, "k s s 3"]:
+        return self._whole.images(self._positions[indices])
+
+
+class Split(PictureSet, Sequence):
+    """The pictures of one split of a dataset on disk.
+
+    Labels of a dataset are contiguous, those of a split are a range.
     """
 
     def __init__(
@@ -45,7 +123,6 @@ class Split(Sequence):
         """Opens the shards; `labels` are read from the records where None is given."""
         self.name, self.class_names, self.image_size = name, list(class_names), image_size
         self._records = array_record_data_source.ArrayRecordDataSource(list(shards))
-        self._decoded: UInt8[np.ndarray, "n s s 3"] | None = None
         if labels is None or len(labels) != len(self):
             labels = np.array([example.decode(record).label for record in self._all_records()], np.int32)
         self.labels = labels
@@ -63,50 +140,16 @@ class Split(Sequence):
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return (self[index] for index in range(len(self)))
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Leaves the decoded pictures behind: a worker process reads what it needs."""
-        return {**self.__dict__, "_decoded": None}
-
-    @functools.cached_property
-    def classes(self) -> Int32[np.ndarray, " c"]:
-        """The labels that occur in the split, ascending."""
-        return np.unique(self.labels)
-
-    @property
-    def num_classes(self) -> int:
-        """How many identities the split has."""
-        return len(self.classes)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes that all pictures take when decoded."""
-        return len(self) * self.image_size**2 * 3
-
     def names(self) -> list[str]:
         """The name "<identity>/<picture>" of every picture, read from the records."""
         return [example.decode(record).name for record in self._all_records()]
 
-    def images(self, indices: Integer[np.ndarray, " k"] | Sequence[int]) -> UInt8[np.ndarray, "k s s 3"]:
-        """Decodes the pictures at `indices` (0 <= index < len), or copies them where `decode_all` was called."""
-        indices = np.asarray(indices, np.int64)
-        if self._decoded is not None:
-            return self._decoded[indices]
+    def _read(self, indices: Int64[np.ndarray, " k"]) -> UInt8[np.ndarray, "k s s 3"]:
         images = np.empty((len(indices), self.image_size, self.image_size, 3), np.uint8)
         if len(indices):
             for row, record in enumerate(self._records.__getitems__(indices.tolist())):
                 images[row] = self._decode(example.decode(record).image)
         return images
-
-    def decode_all(self) -> UInt8[np.ndarray, "n s s 3"]:
-        """Decodes every picture once and keeps them (`nbytes`); later calls cost nothing."""
-        if self._decoded is None:
-            blocks = [np.arange(start, min(start + 256, len(self))) for start in range(0, len(self), 256)]
-            decoded = np.empty((len(self), self.image_size, self.image_size, 3), np.uint8)
-            with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
-                for block, images in zip(blocks, pool.map(self.images, blocks), strict=True):
-                    decoded[block] = images
-            self._decoded = decoded
-        return self._decoded
 
     def _decode(self, content: bytes) -> UInt8[np.ndarray, "s s 3"]:
         image = pictures.decode(content)
@@ -138,13 +181,20 @@ class Dataset:
         """Opens a split; the same object is given out every time.
 
         Raises:
-            UserError: there is no such split.
+            UserError: there is no such split, or a label in it is not that of a class.
         """
         if split not in self._shards:
             raise UserError(f"{self.path} has no split {split!r}: it has {', '.join(self.splits)}")
         if split not in self._open:
             shards, labels = self._shards[split], self._labels(split)
-            self._open[split] = Split(split, shards, labels, self.class_names, self.image_size)
+            opened = Split(split, shards, labels, self.class_names, self.image_size)
+            wrong = opened.labels[(opened.labels < 0) | (opened.labels >= len(self.class_names))]
+            if len(wrong):
+                raise UserError(
+                    f"split {split!r} of {self.path} has label {wrong[0]}, outside 0..{len(self.class_names) - 1}: "
+                    "build the dataset again"
+                )
+            self._open[split] = opened
         return self._open[split]
 
     def _labels(self, split: str) -> Int32[np.ndarray, " n"] | None:

@@ -39,3 +39,10 @@ def test_names_what_is_wrong(tmp_path, write_dataset):
     shard.write_bytes(shard.read_bytes()[:1000])
     with pytest.raises(UserError, match="00001-of-00002 is missing or damaged"):
         dataset.open(tmp_path)
+
+
+def test_a_label_without_a_class_is_told_before_anything_is_read(tmp_path, write_dataset):
+    write_dataset(tmp_path, [3, 2])
+    layout.write_labels(dataset.open(tmp_path).path, "train", [0, 0, 0, 1, 2])
+    with pytest.raises(UserError, match=r"label 2, outside 0\.\.1"):
+        dataset.open(tmp_path)["train"]

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from sface_jax.core.errors import UserError
 from sface_jax.data import pipeline
+from sface_jax.data.randaugment import randaugment
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +72,40 @@ def test_decoding_on_the_way_gives_the_same_batches(split):
     found = take(split, 5, batch_size=6, seed=1, process_index=1, process_count=2, memory_limit=0)
     np.testing.assert_array_equal(found[0], expected[0])
     np.testing.assert_array_equal(found[1], expected[1])
+
+
+def test_the_index_says_where_a_picture_is(split):
+    for batch in itertools.islice(pipeline.batches(split, batch_size=6, seed=3), 5):
+        assert batch["index"].dtype == np.int32
+        np.testing.assert_array_equal(batch["image"], split.decode_all()[batch["index"]])
+        np.testing.assert_array_equal(batch["label"], split.labels[batch["index"]] - split.labels.min())
+
+
+def noise(picture, rng):
+    """A change that shows which draws it was given."""
+    return picture ^ rng.integers(0, 256, picture.shape).astype(np.uint8)
+
+
+def test_changes_depend_on_seed_and_place_in_the_stream_alone(split):
+    options = {"seed": 5, "augment": noise}
+    images, _ = take(split, 12, batch_size=8, **options)  # 96 pictures: each of the 21 comes up again and again
+    one_by_one, _ = take(split, 96, batch_size=1, **options)
+    np.testing.assert_array_equal(one_by_one[:, 0], images.reshape(96, 8, 8, 3))
+    assert len(set(map(bytes, images.reshape(96, -1)))) == 96
+    for p in range(2):
+        share, _ = take(split, 5, batch_size=8, start_step=7, process_index=p, process_count=2, **options)
+        np.testing.assert_array_equal(share, images[7:, 4 * p : 4 * p + 4])
+    assert (take(split, 1, batch_size=8, seed=6, augment=noise)[0] != images[0]).any()
+
+
+def test_worker_processes_make_the_same_changes(split):
+    options = {"batch_size": 6, "seed": 1, "augment": randaugment(layers=2, magnitude=9)}
+    expected, plain = take(split, 2, **options)[0], take(split, 2, batch_size=6, seed=1)[0]
+    assert (expected != plain).any()
+    batches = pipeline.batches(split, workers=1, **options)
+    for step in range(2):
+        np.testing.assert_array_equal(next(batches)["image"], expected[step])
+    batches.close()
 
 
 def test_refuses_a_batch_that_does_not_divide(split):

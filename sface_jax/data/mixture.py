@@ -1,0 +1,79 @@
+"""What a recogniser is trained on: a split, its first pictures of each class, or several datasets as one."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Int64, UInt8
+from ml_collections import ConfigDict
+
+from sface_jax.core.errors import UserError
+from sface_jax.data import dataset
+from sface_jax.data.dataset import PictureSet
+
+
+class Mixture(PictureSet):
+    """Several sets of pictures as one; the pictures of the first come first."""
+
+    def __init__(self, parts: Sequence[PictureSet], labels: str):
+        """Joins the sets.
+
+        Args:
+            parts: one or more, with pictures of one size.
+            labels: "same": label i is one identity in all of them, as it is in a set drawn from a generator that was
+                conditioned on these identities. "apart": no identity is in two; labels of the second begin after the
+                classes of the first, and so on.
+
+        Raises:
+            UserError: the pictures' sizes differ, or `labels` is another word.
+        """
+        if len(sizes := sorted({part.image_size for part in parts})) > 1:
+            raise UserError(
+                f"pictures of {' and '.join(map(str, sizes))} pixels cannot be mixed: prepare them at one size"
+            )
+        if labels == "same":
+            offsets = [0] * len(parts)
+            self.class_names = max((part.class_names for part in parts), key=len)
+        elif labels == "apart":
+            offsets = [0, *itertools.accumulate(len(part.class_names) for part in parts)][:-1]
+            self.class_names = [name for part in parts for name in part.class_names]
+        else:
+            raise UserError(f'config.extra_labels is {labels!r}: choose "same" or "apart"')
+        self.name, self.image_size = " + ".join(part.name for part in parts), parts[0].image_size
+        moved = [part.labels + offset for part, offset in zip(parts, offsets, strict=True)]
+        self.labels = np.concatenate(moved).astype(np.int32)
+        self._parts, self._ends = list(parts), np.cumsum([len(part) for part in parts])
+
+    def _read(self, indices: Int64[np.ndarray, " k"]) -> UInt8[np.ndarray, "k s s 3"]:
+        images = np.empty((len(indices), self.image_size, self.image_size, 3), np.uint8)
+        holder = np.searchsorted(self._ends, indices, side="right")
+        for number, part in enumerate(self._parts):
+            rows = np.flatnonzero(holder == number)
+            images[rows] = part.images(indices[rows] - (self._ends[number] - len(part)))
+        return images
+
+
+def training_set(config: ConfigDict) -> PictureSet:
+    """Opens what a recogniser is to be trained on.
+
+    Args:
+        config: `dataset` and `split`; `pictures_per_class`, above 0 the first that many of each class in `dataset`;
+            `extra_datasets`, folders whose split of that name is mixed in whole; `extra_labels`, see `Mixture`.
+
+    Raises:
+        UserError: a dataset is missing or damaged, they do not suit each other, or no class has that many pictures.
+    """
+    pictures: PictureSet = dataset.open(config.dataset)[config.split]
+    if count := config.pictures_per_class:
+        if (most := np.bincount(pictures.labels).max(initial=0)) < count:
+            raise UserError(
+                f"config.pictures_per_class={count}, but no identity of {config.dataset} has more than {most}: "
+                "draw more with --config.per_class of configs/synthesize.py, or set a smaller number"
+            )
+        pictures = pictures.first_of_each_class(count)
+    if not config.extra_datasets:
+        return pictures
+    extra = [dataset.open(path, "extra_datasets")[config.split] for path in config.extra_datasets]
+    return Mixture([pictures, *extra], config.extra_labels)
