@@ -1,25 +1,36 @@
-"""How fast the GAN trains and draws on this machine.
+"""How fast networks train and run on this machine.
 
     python -m sface_jax.main --config=configs/benchmark.py --workdir=DIR
 
-Needs nothing. Times each phase of training and the generator, with networks and batches of the usual sizes and adaptive
-augmentation on, and a matrix product between them, to tell the machine from the code. Expected: a table, and
-DIR/benchmark/benchmark.json; on two CPU cores in about ten minutes. docs/RESULTS.md has figures.
+Needs nothing. For the GAN, times each phase of training and the generator, with networks and batches of the usual
+sizes and adaptive augmentation on, and a matrix product between them, to tell the machine from the code. Expected: a
+table, and DIR/benchmark/benchmark.json; on two CPU cores in about ten minutes. docs/RESULTS.md has figures.
 
 Every key of configs/gan.py that shapes networks or phases may be set: on an accelerator, for instance
 
     --config.sizes='(128,)' --config.batch_sizes='(32,)' --config.dtype=bfloat16 --config.classes=10572
+
+    python -m sface_jax.main --config=configs/benchmark.py:recognition --workdir=DIR
+
+Needs nothing. Times the training step and the embedding of a recogniser, iResNet-50 at 112 pixels with 10,572 classes,
+in batches of 16. Expected: a table, and DIR/benchmark/recognition.json. On an accelerator, say
+
+    --config.batch_size=512 --config.dtype=bfloat16 --config.peak_tflops=989
+
+and the table tells the share of that peak (989 is an H100's or H200's in bfloat16).
 """
 
 from ml_collections import ConfigDict
 
-from configs import gan
+from configs import classification, gan
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """Returns networks of the paper's size at 32 and 64 pixels."""
+    """Returns GANs of the paper's size at 32 and 64 pixels, or with variant "recognition" its recogniser."""
+    if variant == "recognition":
+        return _recognition()
     if variant:
-        raise ValueError(f'configs/benchmark.py has no variants, so no "{variant}"')
+        raise ValueError(f'configs/benchmark.py has no variant "{variant}": there is "recognition"')
     config = gan.get_config()
     config.stage = "benchmark"
     config.sizes = (32, 64)  # pixels
@@ -28,4 +39,14 @@ def get_config(variant: str = "") -> ConfigDict:
     config.rounds = 3
     config.dtype = "float32"
     config.augment_p = 0.5
+    return config
+
+
+def _recognition() -> ConfigDict:
+    config = classification.get_config()
+    config.name = config.stage = "benchmark_recognition"
+    config.classes = 10572
+    config.batch_size = 16
+    config.rounds = 5
+    config.peak_tflops = 0.0  # of all devices, in config.dtype; above 0 the share of it is told
     return config

@@ -37,6 +37,6 @@ def get_config(variant: str = "") -> ConfigDict:
     config.max_pictures = 50_000  # of each set, evenly over the identities; 0 takes all
     config.planted = 100  # near copies of member pictures planted as a control; 0 plants none
     config.batch_size = 256  # over all devices
-    config.flip = True  # add the embedding of the mirror image
+    config.flip = "sum"  # of a picture's embedding and its mirror image's; or "concatenate", or "none"
     config.seed = 0
     return config

@@ -7,6 +7,11 @@ named by its pairs file and its folder of pictures (aligned as the training pict
 
     --config.benchmarks="('heldout', 'lfw=PAIRS_FILE:FOLDER')"
 
+A recogniser from PyTorch, in a `.pth`, `.pt`, `.safetensors` or `.npz` file, is read as it is:
+
+    python -m sface_jax.main --config=configs/verify.py --workdir=DIR --config.network=FILE \\
+        --config.benchmarks=pairs.txt --config.root=FOLDER
+
 Expected: a table in the log and DIR/verification/<network>.json; with the paper's recipe about 99.1 % on LFW for
 "combined" and 91.9 % for "classification" (SFace-60). Seconds on an accelerator, a minute or two on a CPU.
 
@@ -29,9 +34,13 @@ def get_config(variant: str = "") -> ConfigDict:
     config = ConfigDict()
     config.stage = "verify"
     config.networks = ("authentic", "classification", "distillation", "combined")  # under DIR/recognition, or paths
-    config.benchmarks = ("heldout",)  # "heldout", or "name=pairs_file:folder"
+    config.network = ""  # a single one in their place, such as a PyTorch file
+    config.benchmarks = ("heldout",)  # "heldout", "name=pairs_file:folder", or a pairs file alone
+    config.root = ""  # the folder of pictures of a pairs file alone
     config.baselines = ()  # ("pixels",) adds a matcher without learning
     config.folds = 10  # for pairs files that have one fold only
     config.batch_size = 256  # over all devices
-    config.flip = True  # add the embedding of the mirror image
+    # Embeddings of picture and mirror image are put together by "sum" (as InsightFace does) or "concatenate"; "none"
+    # takes the picture's alone. The first way is the network's result, the others are told beside it.
+    config.flip = ("sum", "concatenate")
     return config

@@ -8,38 +8,44 @@ import importlib
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from sface_jax.core.errors import Interrupted, UserError
 
-if TYPE_CHECKING:
-    from sface_jax.core.embedder import Embedder
-
 # What each kind of stage runs, in the order of the pipeline: `run(config, workdir) -> result`.
 STAGES = {
     "prepare": "sface_jax.data.prepare",
     "gan": "sface_jax.gan.train",
-    "convert": "sface_jax.convert.generator",
+    "convert": "sface_jax.convert.convert",
     "synthesize": "sface_jax.synthesis.generate",
     "recognition": "sface_jax.recognition.train",
     "verify": "sface_jax.verification.evaluate",
     "privacy": "sface_jax.privacy.audit",
     "report": "sface_jax.report.report",
     "benchmark": "sface_jax.gan.benchmark",
+    "benchmark_recognition": "sface_jax.recognition.benchmark",
     "compile": "sface_jax.gan.compile",
+    "compile_recognition": "sface_jax.recognition.compile",
 }
 
-# Stages that look at pictures through a recogniser, which is handed to them: their packages import none.
-LOOKING = ("gan", "synthesize")
+# What opens networks from anywhere is handed to the stages that want it: of the packages only `convert` reads PyTorch.
+GIVEN = {
+    "gan": {"open_embedder": "sface_jax.convert.embedders"},
+    "synthesize": {"open_embedder": "sface_jax.convert.embedders"},
+    "recognition": {"open_network": "sface_jax.convert.recognizers"},
+    "verify": {"open_network": "sface_jax.convert.recognizers"},
+    "privacy": {"open_network": "sface_jax.convert.recognizers"},
+}
 
 # Stages that only look at what others made: run anew with another config. A report takes a second, and what it
 # reports on may have grown.
-AGAIN = {"verify": "changed", "privacy": "changed"} | dict.fromkeys(("report", "benchmark", "compile"), "always")
+ALWAYS = ("report", "benchmark", "benchmark_recognition", "compile", "compile_recognition")
+AGAIN = {"verify": "changed", "privacy": "changed"} | dict.fromkeys(ALWAYS, "always")
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "The config file, e.g. configs/quickstart.py", lock_config=True
@@ -72,15 +78,14 @@ def main(argv: list[str]) -> None:
     logging.info("workdir %s, %s x %s", workdir, jax.device_count(), jax.devices()[0].device_kind)
     for key, config in stages:
         run = importlib.import_module(STAGES[config.stage]).run
-        if config.stage in LOOKING:
-            run = functools.partial(run, open_embedder=_open_embedder)
+        for name, module in GIVEN.get(config.stage, {}).items():
+            run = functools.partial(run, **{name: _late(module, name)})
         stage.run(key, config, workdir, run, again=AGAIN.get(config.stage, "never"))
 
 
-def _open_embedder(path: str) -> Embedder:
-    from sface_jax.convert import embedders
-
-    return embedders.open_embedder(path)
+def _late(module: str, name: str) -> Callable[..., Any]:
+    """A function of a module that is imported when it is called."""
+    return lambda *args: getattr(importlib.import_module(module), name)(*args)
 
 
 def _stages(config: ConfigDict) -> Iterator[tuple[str, ConfigDict]]:

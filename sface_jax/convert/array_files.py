@@ -25,7 +25,7 @@ def arrays(path: files.PathLike) -> dict[str, np.ndarray]:
     path = epath.Path(path)
     if path.suffix not in SUFFIXES:
         raise UserError(f"{path} is no file of arrays: take one in {' or '.join(SUFFIXES)}")
-    package = None if path.suffix == ".npz" else _safetensors()
+    package = None if path.suffix == ".npz" else safetensors_package()
     try:
         content = path.read_bytes()
         return dict(package.load(content) if package else np.load(io.BytesIO(content), allow_pickle=False))
@@ -64,10 +64,10 @@ def write(path: files.PathLike, networks: Mapping[str, Mapping[str, np.ndarray]]
     if path.suffix == ".npz":
         files.write_npz(path, **named)
     else:
-        files.write_bytes(path, _safetensors().save(named))
+        files.write_bytes(path, safetensors_package().save(named))
 
 
-def _safetensors() -> ModuleType:
+def safetensors_package() -> ModuleType:
     try:
         import safetensors.numpy
     except ImportError as error:

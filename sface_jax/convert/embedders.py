@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 from etils import epath
 from jaxtyping import Array, Float
 
-from sface_jax.convert import array_files
+from sface_jax.convert import recognizers
 from sface_jax.convert.inception import inception_from_state_dict
 from sface_jax.core import files
 from sface_jax.core.arrays import AnyArray
@@ -20,19 +21,16 @@ from sface_jax.recognition import network
 PIXELS = "pixels"
 SIDE = 16  # of the picture that the pixels' features are
 
-_TAKEN = "name a recogniser's folder, Inception weights (.npz, .safetensors), or 'pixels'"
-_TO_NPZ = (
-    "python -c \"import numpy, torch; numpy.savez('{stem}.npz', **{{k: v.numpy() for k, v in "
-    "torch.load('{name}', map_location='cpu').items()}})\""
-)
+_TAKEN = "name a recogniser (a folder, or a file of its state dict), Inception's weights, or 'pixels'"
 
 
 def open_embedder(path: str) -> Embedder:
     """Opens what `path` names.
 
     Args:
-        path: the folder of a recogniser; a `.npz` or `.safetensors` file with the state dict of pytorch-fid's
-            Inception, whose 2048 features are left at their length; or "pixels", which needs no weights.
+        path: a recogniser, as `recognizers.load` takes it; a file (`.pth`, `.pt`, `.safetensors`, `.npz`) with the
+            state dict of pytorch-fid's Inception, whose 2048 features are left at their length; or "pixels", which
+            needs no weights.
 
     Raises:
         UserError: it names none of them, or what it names is damaged.
@@ -44,13 +42,13 @@ def open_embedder(path: str) -> Embedder:
         raise UserError(f"there is no {path} to look at pictures through: {_TAKEN}")
     if place.is_dir():
         return _recogniser(place)
-    if place.suffix in (".pt", ".pth"):
-        hint = _TO_NPZ.format(stem=place.stem, name=place.name)
-        raise UserError(f"{path} is a file of PyTorch: where that is installed, convert it with {hint}")
-    if place.suffix not in array_files.SUFFIXES:
+    if place.suffix not in recognizers.SUFFIXES:
         raise UserError(f"{path} is nothing to look at pictures through: {_TAKEN}")
-    module, variables = inception_from_state_dict(array_files.arrays(place))
-    return Embedder("inception", variables, module.apply)
+    content = recognizers.read_file(place)
+    if isinstance(content, Mapping) and any(str(name).startswith("Mixed_5b.") for name in content):
+        module, variables = inception_from_state_dict(content)
+        return Embedder("inception", variables, module.apply)
+    return network.embedder(network.Network(*recognizers.load(place)), place.stem)
 
 
 def pixels(variables: Any, pictures: Float[AnyArray, "n h w 3"]) -> Float[Array, "n d"]:

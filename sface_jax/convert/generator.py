@@ -1,4 +1,4 @@
-"""Stage `convert`: a GAN of StyleGAN2-ADA for PyTorch as a `gan` folder of ours, and such a folder as state dicts."""
+"""A GAN of StyleGAN2-ADA for PyTorch as a `gan` folder of ours, and such a folder as state dicts."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ import dataclasses
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import logging
 from etils import epath
 from ml_collections import ConfigDict
 
-from sface_jax.convert import array_files, pickles, stylegan2
+from sface_jax.convert import array_files, folders, pickles, stylegan2
 from sface_jax.core.checkpoint import Checkpoints
 from sface_jax.core.errors import UserError
 from sface_jax.core.files import PathLike
@@ -21,20 +20,12 @@ from sface_jax.gan import network
 from sface_jax.gan.discriminator import Discriminator
 
 
-def run(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
+def convert(source: epath.Path, output: epath.Path, config: ConfigDict) -> dict[str, Any]:
     """Converts in the direction that the source asks for; see `configs/convert.py` for the keys.
 
     Raises:
-        UserError: the source holds no such network, or the output is there already or of the wrong kind.
+        UserError: the source holds no such network, or the output is of the wrong kind.
     """
-    del workdir
-    if jax.process_count() > 1:
-        raise UserError("a conversion is the work of one process: run it alone")
-    source, output = epath.Path(config.source), epath.Path(config.output)
-    if not config.source or not source.exists():
-        raise UserError(f"there is no network {config.source!r}: set --config.source to a file or a `gan` folder")
-    if output.exists():
-        raise UserError(f"{output} is there already: choose another --config.output")
     if source.is_dir():
         return to_pytorch(source, output, config.checkpoint)
     return from_pytorch(source, output, config.discriminator, config.mbstd_group_size)
@@ -119,17 +110,13 @@ def _read(path: epath.Path) -> dict[str, pickles.StateDict]:
 
 
 def _write_folder(output: epath.Path, facts: dict[str, Any], weights: dict[str, Any]) -> None:
-    """Writes `network.json` and a checkpoint beside the output's place, and renames the folder once it is whole."""
-    temporary = output.parent / f".{output.name}.tmp"
-    if temporary.exists():
-        temporary.rmtree()
-    checkpoints = Checkpoints(temporary / "checkpoints")
-    try:
-        checkpoints.save(0, weights)
-    finally:
-        checkpoints.close()
-    network.save(temporary, facts)
-    temporary.rename(output)
+    with folders.appearing(output) as folder:
+        checkpoints = Checkpoints(folder / "checkpoints")
+        try:
+            checkpoints.save(0, weights)
+        finally:
+            checkpoints.close()
+        network.save(folder, facts)
 
 
 def _attributes(module: nn.Module) -> dict[str, Any]:

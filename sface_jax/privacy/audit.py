@@ -14,14 +14,14 @@ from sface_jax.core import files, mesh
 from sface_jax.core.errors import UserError
 from sface_jax.privacy import attacks, controls, metrics, relations, sources, verdict
 from sface_jax.privacy.relations import Faces
-from sface_jax.recognition.network import Network
+from sface_jax.recognition.network import Network, OpenNetwork, load
 from sface_jax.verification import networks
 from sface_jax.verification.embed import embed
 
 MEMBERS, HELDOUT, SYNTHETIC = "members", "heldout", "synthetic"
 
 
-def run(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
+def run(config: ConfigDict, workdir: epath.Path, open_network: OpenNetwork = load) -> dict[str, Any]:
     """Audits a synthetic dataset and writes `workdir/privacy/audit.json`.
 
     Keys of the config: `authentic`, `synthetic` (a dataset, or a folder of pictures), `heldout` (pictures of people the
@@ -38,7 +38,7 @@ def run(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
     workdir = epath.Path(workdir)
     found = networks.find(config.matchers, workdir, "matchers")
     _refuse_teacher(config, workdir, found)
-    matchers = networks.load_all(found, "matchers")
+    matchers = networks.load_all(found, "matchers", open_network)
     opened = _open(config, next(iter(matchers.values())).preprocessing.size)
     chosen = {name: source.chosen(config.max_pictures, config.seed) for name, source in opened.items()}
     audits = {}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -18,9 +20,24 @@ from sface_jax.core.checkpoint import Checkpoints
 from sface_jax.core.embedder import Embedder
 from sface_jax.core.errors import UserError
 from sface_jax.recognition.iresnet import PUBLISHED, IResNet
+from sface_jax.recognition.mobilefacenet import MobileFaceNet
+
+KINDS: dict[str, type[nn.Module]] = {"iresnet": IResNet, "mobilefacenet": MobileFaceNet}
+"""The families of networks, as the entry "kind" of `network.json` names them."""
 
 NARROW = {"blocks": (1, 1, 1), "widths": (32, 64, 128), "strides": (2, 2, 1), "stem_stride": 2, "embedding_size": 128}
 """`iresnet_narrow`: for pictures of 32 to 64 pixels on a CPU."""
+
+NAMED: dict[str, nn.Module] = {
+    **{name: IResNet(blocks=blocks) for name, blocks in PUBLISHED.items()},
+    "iresnet_narrow": IResNet(**NARROW),
+    "mobilefacenet": MobileFaceNet(),
+    "mobilefacenet_large": MobileFaceNet(blocks=(2, 8, 12, 4), scale=4),
+    "mobilefacenet_relu6": MobileFaceNet(scale=1, embedding_size=128, relu6=True),
+}
+"""The networks that a config can name."""
+
+_SET_BY_NAME = ("blocks", "scale", "relu6")  # of a MobileFaceNet: no keys of a config
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,14 +47,17 @@ class Preprocessing:
     Attributes:
         size: height and width of the network's input.
         mean: of the three channels, in [0, 1].
-        std: of the three channels.
+        std: of the three channels, in the same unit: a range of [-1, 1] is a mean and std of 0.5.
         channel_order: "rgb" or "bgr".
+        alignment: the template that the eyes, nose and mouth of a picture should lie on; "arcface" is InsightFace's of
+            five points for 112x112. Pictures are not aligned here.
     """
 
     size: int = 112
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
     channel_order: str = "rgb"
+    alignment: str = "arcface"
 
     def __call__(self, pictures: Num[Array | np.ndarray, "n h w 3"]) -> Float[Array, "n s s 3"]:
         """Prepares RGB pictures 0..255 (uint8 or float) of any size; the resize is bilinear and anti-aliased."""
@@ -64,50 +84,70 @@ class Network:
     preprocessing: Preprocessing
 
 
+OpenNetwork = Callable[[str, str], Network]
+"""(folder or file, config key for the error line) -> the network in it. `main` hands over one that reads PyTorch."""
+
+
 def architecture(name: str, **changes: Any) -> dict[str, Any]:
     """The attributes of a named network, as `build` and `network.json` take them.
 
     Args:
-        name: iresnet18, 34, 50, 100, 200 or iresnet_narrow.
-        **changes: attributes of `IResNet` to set; None, 0 and () leave them as they are, but for the dropout.
+        name: one of `NAMED`.
+        **changes: attributes of the network to set; None, 0 and () leave them as they are.
 
     Raises:
-        UserError: there is no such network, or its stages do not fit together.
+        UserError: there is no such network, it has no such attribute, or its stages do not fit together.
     """
-    if name not in PUBLISHED and name != "iresnet_narrow":
-        raise UserError(f"config.network is {name!r}: choose from {', '.join([*PUBLISHED, 'iresnet_narrow'])}")
-    own = {field.name: field.default for field in dataclasses.fields(IResNet) if field.name not in ("parent", "name")}
-    attributes = own | (NARROW if name == "iresnet_narrow" else {"blocks": PUBLISHED[name]}) | {"dtype": "float32"}
-    attributes |= {key: value for key, value in changes.items() if value}
-    stages = {key: tuple(attributes[key]) for key in ("blocks", "widths", "strides")}
+    if name not in NAMED:
+        raise UserError(f"config.network is {name!r}: choose from {', '.join(NAMED)}")
+    changes = {key: value for key, value in changes.items() if value}
+    own = attributes(NAMED[name])
+    for key in changes:
+        if key not in own or (own["kind"] == "mobilefacenet" and key in _SET_BY_NAME):
+            raise UserError(f"{name} has no {key}: leave config.{key} empty, or choose another config.network")
+    own |= changes
+    stages = {key: tuple(own[key]) for key in ("blocks", "widths", "strides") if key in own}
     if len({len(stage) for stage in stages.values()}) > 1:
         told = ", ".join(f"config.{key}={stage}" for key, stage in stages.items())
         raise UserError(f"every stage needs its blocks, width and stride, not {told}")
-    return attributes | stages
+    return own | stages
+
+
+def attributes(module: nn.Module) -> dict[str, Any]:
+    """What `build` makes the module of: its kind and its fields, ready for JSON."""
+    (kind,) = (kind for kind, cls in KINDS.items() if type(module) is cls)
+    names = [field.name for field in dataclasses.fields(module) if field.name not in ("parent", "name")]
+    return {"kind": kind, **{name: getattr(module, name) for name in names}, "dtype": jnp.dtype(module.dtype).name}
 
 
 def build(attributes: dict[str, Any]) -> nn.Module:
-    """Makes the module from `architecture`'s attributes, or from what JSON made of them."""
+    """Makes the module from `architecture`'s attributes, or from what JSON made of them; without a kind, an iResNet."""
     fixed = {key: tuple(value) if isinstance(value, list) else value for key, value in attributes.items()}
-    return IResNet(**{**fixed, "dtype": jnp.dtype(fixed["dtype"])})
+    kind = fixed.pop("kind", "iresnet")
+    return KINDS[kind](**{**fixed, "dtype": jnp.dtype(fixed["dtype"])})
 
 
-def describe(directory: files.PathLike, attributes: dict[str, Any], preprocessing: Preprocessing) -> None:
-    """Writes `network.json`, what `load` needs beside the checkpoints."""
+def describe(
+    directory: files.PathLike,
+    attributes: dict[str, Any],
+    preprocessing: Preprocessing,
+    training: dict[str, Any] | None = None,
+) -> None:
+    """Writes `network.json`, what `load` needs beside the checkpoints, and what is known of the network's training."""
     if mesh.is_lead():
         facts = {"architecture": attributes, "preprocessing": dataclasses.asdict(preprocessing)}
+        facts |= {"training": training} if training else {}
         files.write_json(epath.Path(directory) / "network.json", facts)
 
 
-def save(directory: files.PathLike, attributes: dict[str, Any], network: Network) -> None:
+def save(directory: files.PathLike, network: Network) -> None:
     """Writes a network that was not trained here, such as a converted one, so that `load` finds it.
 
     Args:
         directory: a folder of its own.
-        attributes: its `architecture`.
-        network: weights and preprocessing.
+        network: any of the `KINDS`.
     """
-    describe(directory, attributes, network.preprocessing)
+    describe(directory, attributes(network.module), network.preprocessing)
     checkpoints = Checkpoints(epath.Path(directory) / "checkpoints")
     weights = {"params": {"backbone": network.variables["params"]}, "batch_stats": network.variables["batch_stats"]}
     checkpoints.save(0, weights)
@@ -129,13 +169,25 @@ def load(directory: files.PathLike, key: str = "networks") -> Network:
         raise UserError(f"no recogniser in {directory}: train one there, or set --config.{key}=DIR to a trained one")
     facts = files.read_json(directory / "network.json")
     checkpoints = Checkpoints(directory / "checkpoints", read_only=True)
-    state = checkpoints.read()
+    state = checkpoints.read(["params/backbone", "batch_stats"])
     checkpoints.close()
     if state is None:
         raise UserError(f"no checkpoint in {directory}: its training has not saved one yet")
     variables = {"params": state["params"]["backbone"], "batch_stats": state["batch_stats"]}
-    given = {k: tuple(v) if isinstance(v, list) else v for k, v in facts["preprocessing"].items()}
-    return Network(build(facts["architecture"]), variables, Preprocessing(**given))
+    return Network(build(facts["architecture"]), variables, read_preprocessing(facts))
+
+
+def read_preprocessing(facts: dict[str, Any]) -> Preprocessing:
+    """The preprocessing in what `describe` wrote."""
+    return Preprocessing(**{k: tuple(v) if isinstance(v, list) else v for k, v in facts["preprocessing"].items()})
+
+
+def fingerprint(network: Network) -> str:
+    """A hash of all that decides about a network's embeddings: module, weights, preprocessing."""
+    digest = hashlib.sha256(f"{network.preprocessing} {network.module}".encode())
+    for leaf in jax.tree.leaves(network.variables):
+        digest.update(np.ascontiguousarray(leaf).tobytes())
+    return digest.hexdigest()
 
 
 def embedder(network: Network, name: str) -> Embedder:

@@ -58,11 +58,13 @@ def learning_rate(
     "milestones": base x factor^(milestones passed), a step equal to a milestone having passed it.
     "cosine": base x (1 + cos(pi t)) / 2, t from 0 after the warm-up to 1 at `total_steps`.
     Both rise linearly to their value over the first `warmup_steps`.
+    "polynomial": base x (1 - t), as ArcFace's published trainer has it: the rise of step k > 0 is k / `warmup_steps`,
+    and step 0 has the whole rate.
 
     Args:
         step: from 0.
         base: the whole rate.
-        schedule: "milestones" or "cosine".
+        schedule: "milestones", "cosine" or "polynomial".
         total_steps: length of the training.
         milestones: steps.
         factor: what each milestone multiplies the rate by.
@@ -72,12 +74,15 @@ def learning_rate(
         UserError: there is no such schedule.
     """
     step = jnp.asarray(step)
+    t = jnp.clip((step - warmup_steps) / max(total_steps - warmup_steps, 1), 0, 1)
     if schedule == "milestones":
         passed = (step >= jnp.asarray(milestones, jnp.int32)).sum() if milestones else 0
         rate = base * jnp.asarray(factor) ** passed
     elif schedule == "cosine":
-        t = jnp.clip((step - warmup_steps) / max(total_steps - warmup_steps, 1), 0, 1)
         rate = base * (1 + jnp.cos(math.pi * t)) / 2
+    elif schedule == "polynomial":
+        rising = (step > 0) & (step < warmup_steps)
+        return jnp.where(rising, base * step / max(warmup_steps, 1), base * (1 - t))
     else:
-        raise UserError(f"config.schedule is {schedule!r}: choose milestones or cosine")
+        raise UserError(f"config.schedule is {schedule!r}: choose milestones, cosine or polynomial")
     return jnp.minimum(1.0, (step + 1) / max(warmup_steps, 1)) * rate

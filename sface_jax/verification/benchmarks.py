@@ -33,25 +33,35 @@ class Benchmark:
     digest: str
 
 
-def open_benchmark(entry: str, workdir: epath.Path, size: int, folds: int = 10) -> Benchmark:
+def open_benchmark(entry: str, workdir: epath.Path, size: int, folds: int = 10, root: str = "") -> Benchmark:
     """Opens a benchmark.
 
     Args:
         entry: "heldout", the held-out identities of `workdir/authentic`; or "name=pairs_file:folder", a file in LFW's
-            format and the folder <root>/<identity>/<picture> it speaks of.
+            format and the folder <folder>/<identity>/<picture> it speaks of; or such a file alone, which is then named
+            after itself, or after its folder where it is a "pairs.txt".
         workdir: the work directory.
         size: side to which pictures of a folder are cut and resized.
         folds: folds for a pairs file that has only one (such as LFW's pairsDevTest.txt).
+        root: the folder of pictures for a pairs file alone.
 
     Raises:
         UserError: the entry is malformed, or what it names is not there or cannot be read.
     """
     if entry == HELDOUT:
         return _heldout(workdir, folds)
-    name, _, rest = entry.partition("=")
-    pairs_file, _, folder = rest.partition(":")
+    if "=" in entry:
+        name, _, rest = entry.partition("=")
+        pairs_file, _, folder = rest.partition(":")
+    else:
+        path = epath.Path(entry)
+        pairs_file, folder = entry, root
+        name = path.resolve().parent.name if path.stem == "pairs" else path.stem
     if not (name and pairs_file and folder) or "/" in name:
-        raise UserError(f'config.benchmarks has {entry!r}: it must be "heldout" or "name=pairs_file:folder"')
+        raise UserError(
+            f'config.benchmarks has {entry!r}: it must be "heldout", "name=pairs_file:folder", '
+            "or a pairs file with its folder of pictures in --config.root"
+        )
     paths, drawn = pairs.read_pairs_file(pairs_file, folder)
     return _benchmark(name, np.stack([_read(path, size) for path in paths]), drawn, folds)
 

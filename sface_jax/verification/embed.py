@@ -1,4 +1,4 @@
-"""Embeddings as verification uses them: picture and mirror image, summed, of length one."""
+"""Embeddings as verification uses them: of picture and mirror image, put together, of length one."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ from jaxtyping import Array, Float, Float32, Int, UInt8
 from sface_jax.core import mesh as meshes
 from sface_jax.core.progress import Progress
 from sface_jax.recognition.network import Network, Preprocessing
+
+FLIPS = ("none", "sum", "concatenate")
+"""Ways to put the embeddings of a picture and its mirror image together, see `fuse`."""
 
 
 @runtime_checkable
@@ -35,36 +38,77 @@ def embed(
     indices: Int[np.ndarray, " k"] | Sequence[int] | None = None,
     *,
     batch_size: int = 256,
-    flip: bool = True,
+    flip: str = "sum",
     mesh: Mesh | None = None,
     progress: str = "",
 ) -> Float32[np.ndarray, "k d"]:
-    """Embeds pictures in the given order.
+    """Embeds pictures in the given order: `features`, put together by `fuse`.
 
-    e = f(x) + f(mirror(x)), divided by its length (the convention of InsightFace's verification.py). All batches have
-    one shape, the last one being padded, so that the network is compiled once. Pictures of another size than the
-    network's are resized to it (bilinear, anti-aliased).
+    Args:
+        network: the recogniser with its preprocessing.
+        images: RGB pictures 0..255, or something to read them from batch by batch, such as a split of a dataset.
+        indices: which of them, all by default.
+        batch_size: see `features`.
+        flip: one of `FLIPS`.
+        mesh: see `features`.
+        progress: see `features`.
+
+    Returns:
+        Rows of length one, the same on every process.
+    """
+    views = features(
+        network, images, indices, batch_size=batch_size, mirror=flip != "none", mesh=mesh, progress=progress
+    )
+    return fuse(views, flip)
+
+
+def fuse(features: Float32[np.ndarray, "k v d"], flip: str) -> Float32[np.ndarray, "k _"]:
+    """Puts the embeddings of picture and mirror image together, and divides by the length.
+
+    Args:
+        features: raw embeddings of the picture and, but for "none", of its mirror image.
+        flip: "none" takes the picture's alone; "sum" is f(x) + f(mirror(x)), the convention of InsightFace's
+            verification.py; "concatenate" is both, one after the other.
+    """
+    rows = {"none": features[:, 0], "sum": features.sum(1), "concatenate": features.reshape(len(features), -1)}[flip]
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True).clip(1e-12)
+
+
+def features(
+    network: Network,
+    images: UInt8[np.ndarray, "n h w 3"] | Images,
+    indices: Int[np.ndarray, " k"] | Sequence[int] | None = None,
+    *,
+    batch_size: int = 256,
+    mirror: bool = True,
+    mesh: Mesh | None = None,
+    progress: str = "",
+) -> Float32[np.ndarray, "k v d"]:
+    """The network's raw embeddings of pictures in the given order, and of their mirror images.
+
+    All batches have one shape, the last one being padded, so that the network is compiled once. Pictures of another
+    size than the network's are resized to it (bilinear, anti-aliased).
 
     Args:
         network: the recogniser with its preprocessing.
         images: RGB pictures 0..255, or something to read them from batch by batch, such as a split of a dataset.
         indices: which of them, all by default.
         batch_size: pictures in a batch over all devices, rounded up to a multiple of the devices.
-        flip: whether to add the mirror image's embedding.
+        mirror: whether to embed mirror images too.
         mesh: devices to share the batch, all by default.
         progress: name for a progress line; none is shown without.
 
     Returns:
-        Rows of length one, the same on every process.
+        v embeddings of each picture, 2 with mirror images and 1 without, the same on every process.
     """
     mesh = meshes.make_mesh() if mesh is None else mesh
     indices = np.arange(len(images)) if indices is None else np.asarray(indices, np.int64)
     if not len(indices):
         raise ValueError("there are no pictures to embed")
-    shares = mesh.shape["data"]
+    shares = mesh.size
     # a few pictures need no large batch; a multiple of the devices (hence of the processes) divides evenly
     batch_size = -(-min(batch_size, len(indices)) // shares) * shares
-    forward = _compiled(network.module, network.preprocessing, flip, mesh)
+    forward = _compiled(network.module, network.preprocessing, mirror, mesh)
     variables = meshes.replicate(network.variables, mesh)
     shown = Progress(progress, len(indices), unit="pictures") if progress else None
     rows, pending = [], None
@@ -88,17 +132,16 @@ def embed(
 
 @functools.lru_cache(maxsize=16)
 def _compiled(
-    module: nn.Module, preprocessing: Preprocessing, flip: bool, mesh: Mesh
-) -> Callable[..., Float[Array, "b d"]]:
+    module: nn.Module, preprocessing: Preprocessing, mirror: bool, mesh: Mesh
+) -> Callable[..., Float[Array, "b v d"]]:
     """The way from pixels to embeddings as one function, compiled once for each shape of batch."""
 
-    def forward(variables: Any, pixels: UInt8[Array, "b h w 3"]) -> Float[Array, "b d"]:
+    def forward(variables: Any, pixels: UInt8[Array, "b h w 3"]) -> Float[Array, "b v d"]:
         x = preprocessing(pixels)  # [b, s, s, 3] float32
         # a new axis for the two views, so that the batch stays sharded as it is
-        views = jnp.stack([x, x[:, :, ::-1]], axis=1) if flip else x[:, None]  # [b, v, s, s, 3]
+        views = jnp.stack([x, x[:, :, ::-1]], axis=1) if mirror else x[:, None]  # [b, v, s, s, 3]
         e = module.apply(variables, views.reshape(-1, *x.shape[1:]), train=False)  # [b v, d]
-        e = e.astype(jnp.float32).reshape(*views.shape[:2], -1).sum(1)  # [b, d]
-        return e / jnp.maximum(jnp.linalg.norm(e, axis=1, keepdims=True), 1e-12)
+        return e.astype(jnp.float32).reshape(*views.shape[:2], -1)  # [b, v, d]
 
     return jax.jit(
         forward,

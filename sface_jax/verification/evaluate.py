@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import io
+import time
 from typing import Any
 
-import jax
 import numpy as np
 from absl import logging
 from etils import epath
@@ -16,22 +16,22 @@ from ml_collections import ConfigDict
 
 from sface_jax.core import files, mesh
 from sface_jax.core.errors import UserError
-from sface_jax.recognition.network import Network
+from sface_jax.recognition.network import Network, OpenNetwork, fingerprint, load
 from sface_jax.verification import networks, protocol
 from sface_jax.verification.benchmarks import Benchmark, open_benchmark
-from sface_jax.verification.embed import embed
+from sface_jax.verification.embed import FLIPS, features, fuse
 
 PIXELS = "pixels"
 PROTOCOL = "squared distance, 10-fold threshold on arange(0, 4, 0.01); TAR at FAR 1e-3 on arange(0, 4, 0.001)"
 
 
-def run(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
+def run(config: ConfigDict, workdir: epath.Path, open_network: OpenNetwork = load) -> dict[str, Any]:
     """Measures every network on every benchmark and writes `workdir/verification/<network>.json`.
 
-    Keys of the config: `networks` (names under `workdir/recognition`, or paths), `benchmarks` (see
-    `benchmarks.open_benchmark`), `baselines` ("pixels" compares pictures without learning), `folds`, `batch_size`,
-    `flip`. Embeddings are kept under `workdir/verification/embeddings` and made again when the network, the pictures
-    or the way of embedding change.
+    Keys of the config: `networks` (names under `workdir/recognition`, or paths), or a single `network`; `benchmarks`
+    and `root` (see `benchmarks.open_benchmark`), `baselines` ("pixels" compares pictures without learning), `folds`,
+    `batch_size`, `flip` (ways of `embed.fuse`, the first of which is the network's result). Embeddings are kept under
+    `workdir/verification/embeddings` and made again when the network or the pictures change.
 
     Returns:
         {benchmark: {network: {"accuracy", "std", "tar_at_far_1e-3"}}}.
@@ -45,12 +45,15 @@ def run(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
     unknown = set(config.baselines) - {PIXELS}
     if unknown:
         raise UserError(f"there is no baseline {', '.join(sorted(unknown))}: the only one is {PIXELS}")
-    loaded = networks.load_all(networks.find(config.networks, workdir, "networks"), "networks")
+    if not config.flip or set(config.flip) - set(FLIPS):
+        raise UserError(f"config.flip is {config.flip}: name one or more of {', '.join(FLIPS)}")
+    names, key = ((config.network,), "network") if config.network else (config.networks, "networks")
+    loaded = networks.load_all(networks.find(names, workdir, key), key, open_network)
     table: dict[str, dict[str, dict[str, float]]] = {}
     documents = {
         name: {
             "network": name,
-            "flip": "sum" if config.flip else "none",
+            "flip": config.flip[0],
             "preprocessing": dataclasses.asdict(network.preprocessing),
             "protocol": PROTOCOL,
             "benchmarks": {},
@@ -62,17 +65,20 @@ def run(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
     sizes = {network.preprocessing.size for network in loaded.values()}
     for entry in config.benchmarks:
         # networks of one size share the pictures; the split is read as it is, whatever the size
-        opened = {size: open_benchmark(entry, workdir, size, config.folds) for size in sizes}
+        opened = {size: open_benchmark(entry, workdir, size, config.folds, config.root) for size in sizes}
         for name in documents:
             benchmark = opened[loaded[name].preprocessing.size if name in loaded else min(sizes)]
             if name in loaded:
-                embeddings = _embed(config, workdir, name, loaded[name], benchmark)
+                views, speed = _features(config, workdir, name, loaded[name], benchmark)
+                fused = {flip: measure(fuse(views, flip), benchmark) for flip in config.flip}
+                result = fused[config.flip[0]] | speed
+                if len(fused) > 1:
+                    result["flips"] = {flip: _headline(of) for flip, of in fused.items()}
             else:
-                embeddings = pixels(benchmark.images)
-            result = measure(embeddings, benchmark)
+                result = measure(pixels(benchmark.images), benchmark)
             documents[name]["benchmarks"][benchmark.name] = result
-            kept = ("accuracy", "std", "tar_at_far_1e-3")
-            table.setdefault(benchmark.name, {})[name] = {key: result[key] for key in kept}
+            kept = _headline(result) | ({"flips": result["flips"]} if "flips" in result else {})
+            table.setdefault(benchmark.name, {})[name] = kept
     if mesh.is_lead():
         for name, document in documents.items():
             files.write_json(workdir / "verification" / f"{name}.json", document)
@@ -115,38 +121,56 @@ def pixels(images: UInt8[np.ndarray, "n s s 3"]) -> Float32[np.ndarray, "n d"]:
     return flat / np.linalg.norm(flat, axis=1, keepdims=True).clip(1e-12)
 
 
-def _embed(
+def _headline(result: dict[str, Any]) -> dict[str, float]:
+    return {key: result[key] for key in ("accuracy", "std", "tar_at_far_1e-3")}
+
+
+def _features(
     config: ConfigDict, workdir: epath.Path, name: str, network: Network, benchmark: Benchmark
-) -> Float32[np.ndarray, "n d"]:
-    """Embeddings of a benchmark's pictures, from the cache where it holds just these."""
+) -> tuple[Float32[np.ndarray, "n v d"], dict[str, float]]:
+    """Embeddings of a benchmark's pictures, from the cache where it holds just these, and how fast they were made."""
     path = workdir / "verification" / "embeddings" / f"{name}_{benchmark.name}.npz"
-    key = _fingerprint(network, benchmark.digest, config.flip)
+    mirror = set(config.flip) != {"none"}
+    key = hashlib.sha256(f"{benchmark.digest} {mirror} {fingerprint(network)}".encode()).hexdigest()
     if path.exists():
         with np.load(io.BytesIO(path.read_bytes())) as stored:
             if str(stored["key"]) == key:
-                return stored["embeddings"]
-    options = {"batch_size": config.batch_size, "flip": config.flip, "progress": f"{name} on {benchmark.name}"}
-    embeddings = embed(network, benchmark.images, **options)
+                speed = {word: float(stored[word]) for word in ("embedding_seconds", "pictures_per_second")}
+                return stored["features"], speed
+    began = time.perf_counter()
+    views = features(
+        network,
+        benchmark.images,
+        batch_size=config.batch_size,
+        mirror=mirror,
+        progress=f"{name} on {benchmark.name}",
+    )
+    seconds = time.perf_counter() - began
+    speed = {"embedding_seconds": seconds, "pictures_per_second": len(views) / seconds}
+    logging.info(
+        "%s embedded %s pictures%s in %.1f s, compilation included: %.1f pictures/s",
+        *(name, len(views), " and their mirror images" if mirror else "", seconds, speed["pictures_per_second"]),
+    )
     if mesh.is_lead():
-        files.write_npz(path, embeddings=embeddings, key=np.array(key))
-    return embeddings
-
-
-def _fingerprint(network: Network, digest: str, flip: bool) -> str:
-    """Changes whenever the embeddings would."""
-    result = hashlib.sha256(f"{digest} {flip} {network.preprocessing} {network.module}".encode())
-    for leaf in jax.tree.leaves(network.variables):
-        result.update(np.ascontiguousarray(leaf).tobytes())
-    return result.hexdigest()
+        files.write_npz(path, features=views, key=np.array(key), **{word: np.array(x) for word, x in speed.items()})
+    return views, speed
 
 
 def _lines(table: dict[str, dict[str, dict[str, float]]]) -> list[str]:
     """The table as a person reads it."""
     lines = []
+    labels = [f"{name} {flip}".strip() for rows in table.values() for name, row in rows.items() for flip in _flips(row)]
+    width = max(map(len, labels), default=0)
     for benchmark, rows in table.items():
-        lines.append(f"{benchmark:<16} {'accuracy':>16} {'TAR at FAR 1e-3':>17}")
+        lines.append(f"{benchmark:<{width + 2}} {'accuracy':>16} {'TAR at FAR 1e-3':>17}")
         for name, row in sorted(rows.items(), key=lambda item: -item[1]["accuracy"]):
-            accuracy = f"{100 * row['accuracy']:.2f} +- {100 * row['std']:.2f} %"
-            tar = f"{100 * row['tar_at_far_1e-3']:.1f} %"
-            lines.append(f"  {name:<14} {accuracy:>16} {tar:>17}")
+            for flip, figures in _flips(row).items():
+                accuracy = f"{100 * figures['accuracy']:.2f} +- {100 * figures['std']:.2f} %"
+                tar = f"{100 * figures['tar_at_far_1e-3']:.1f} %"
+                lines.append(f"  {f'{name} {flip}'.strip():<{width}} {accuracy:>16} {tar:>17}")
     return lines
+
+
+def _flips(row: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """A network's figures by its ways of putting picture and mirror image together; nameless where it has one."""
+    return row.get("flips", {"": row})

@@ -7,17 +7,18 @@ from collections.abc import Sequence
 from etils import epath
 
 from sface_jax.core.errors import UserError
-from sface_jax.recognition import network as recogniser
+from sface_jax.recognition.network import Network, OpenNetwork, load
 
 
 def where(name: str, workdir: epath.Path) -> epath.Path:
-    """The folder of a network: a path is taken as it is, a name means `workdir/recognition/<name>`."""
-    name = str(name)
-    return epath.Path(name) if "/" in name else epath.Path(workdir) / "recognition" / name
+    """Where a network lies: in `workdir/recognition/<name>`, or at the path that the name is."""
+    trained = epath.Path(workdir) / "recognition" / str(name)
+    path = epath.Path(str(name))
+    return path if "/" in str(name) or (path.exists() and not trained.exists()) else trained
 
 
 def find(names: Sequence[str], workdir: epath.Path, key: str) -> dict[str, epath.Path]:
-    """The folders of networks, by the last part of their names.
+    """The folders or files of networks, by the last part of their names, without a suffix.
 
     Args:
         names: names or paths.
@@ -30,22 +31,22 @@ def find(names: Sequence[str], workdir: epath.Path, key: str) -> dict[str, epath
     if not names:
         raise UserError(f"no network is named: set --config.{key} to names under {workdir}/recognition, or to paths")
     paths = [where(name, workdir) for name in names]
-    missing = [str(name) for name, path in zip(names, paths, strict=True) if not path.is_dir()]
+    missing = [str(name) for name, path in zip(names, paths, strict=True) if not path.exists()]
     if missing:
         raise UserError(
             f"there is no network {', '.join(missing)} under {epath.Path(workdir) / 'recognition'}: "
             f"train it first, or change --config.{key}"
         )
-    found = {path.name: path for path in paths}
+    found = {path.name if path.is_dir() else path.stem: path for path in paths}
     if len(found) < len(paths):
         raise UserError(f"--config.{key} names two networks that end alike: {', '.join(map(str, names))}")
     return found
 
 
-def load_all(found: dict[str, epath.Path], key: str) -> dict[str, recogniser.Network]:
+def load_all(found: dict[str, epath.Path], key: str, open_network: OpenNetwork = load) -> dict[str, Network]:
     """Loads the networks that `find` found.
 
     Raises:
-        UserError: a folder holds no trained recogniser.
+        UserError: one of them is no trained recogniser.
     """
-    return {name: recogniser.load(path, key) for name, path in found.items()}
+    return {name: open_network(str(path), key) for name, path in found.items()}

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from etils import epath
 
-from configs import convert
-from sface_jax.convert import array_files, generator, stylegan2
+from configs import convert as recipe
+from sface_jax.convert import array_files, convert, stylegan2
 from sface_jax.core.errors import UserError
 from sface_jax.gan import network
 from tests.convert import pytorch
@@ -20,9 +20,9 @@ def originals():
 
 
 def run(source, output, **changes):
-    config = convert.get_config()
+    config = recipe.get_config()
     config.update({"source": str(source), "output": str(output), **changes})
-    return generator.run(config, epath.Path(output).parent)
+    return convert.run(config, epath.Path(output).parent)
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".safetensors", ".pkl"])
@@ -68,7 +68,7 @@ def test_mistakes_are_told_before_anything_is_written(tmp_path, originals):
     whole = tmp_path / "whole.npz"
     array_files.write(whole, originals)
     array_files.write(tmp_path / "d.npz", {"D": originals["D"]})
-    np.savez(tmp_path / "bare.npz", weight=np.zeros(1))
+    np.savez(tmp_path / "bare.npz", **{"mapping.w_avg": np.zeros(1)})
     (tmp_path / "damaged.npz").write_bytes(whole.read_bytes()[:100])
     (tmp_path / "notes.txt").write_text("")
     (tmp_path / "folder").mkdir()
@@ -78,11 +78,11 @@ def test_mistakes_are_told_before_anything_is_written(tmp_path, originals):
         (tmp_path / "missing.pkl", tmp_path / "gan", "set --config.source"),
         (whole, tmp_path / "folder", "there already"),
         (tmp_path / "notes.txt", tmp_path / "gan", "cannot be converted"),
-        (tmp_path / "bare.npz", tmp_path / "gan", "G_ema/weight"),
+        (tmp_path / "bare.npz", tmp_path / "gan", "G_ema/mapping"),
         (tmp_path / "damaged.npz", tmp_path / "gan", "cannot be read"),
         (tmp_path / "d.npz", tmp_path / "gan", "no generator"),
-        (tmp_path / "folder", tmp_path / "gan", "--config.output=FILE.npz"),
-        (tmp_path / "folder", tmp_path / "new.npz", "no generator"),
+        (tmp_path / "folder", tmp_path / "gan", "neither a generator nor"),
+        (tmp_path / "gan", tmp_path / "new.npz", "no network .*set --config.source"),
     ):
         with pytest.raises(UserError, match=match):
             run(source, output)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sface_jax.convert import pickles, stylegan2
+from sface_jax.convert import pickles, stylegan2, unpickling
 from sface_jax.core.errors import UserError
 from tests.convert import pytorch
 from tests.convert.pytorch import Call
@@ -166,7 +166,8 @@ def test_the_source_of_a_module_is_not_run(tmp_path):
 
 
 def test_a_pickle_cannot_change_what_stands_for_its_names(tmp_path):
-    before = vars(pickles._Module).copy(), vars(pickles._EasyDict).copy(), vars(pickles._Inert).copy()
+    stand_ins = (pickles._Module, pickles._EasyDict, unpickling.Inert, unpickling.Tensor, unpickling.Storage)
+    before = [vars(stand_in).copy() for stand_in in stand_ins]
     # The operation that sets an object's state, aimed at a class: (None, {"harm": 1}) would set the class's attributes.
     for name in (
         *(b"torch.nn.modules.module\nModule", b"dnnlib.util\nEasyDict", b"numpy\ndtype", b"torch\nFloatStorage"),
@@ -175,8 +176,8 @@ def test_a_pickle_cannot_change_what_stands_for_its_names(tmp_path):
         for state in (b"N}X\x04\x00\x00\x00harmK\x01s\x86", b"}X\x04\x00\x00\x00harmK\x01s"):
             with pytest.raises(UserError):
                 pickles.read(write(tmp_path, b"\x80\x02c" + name + b"\n" + state + b"b."))
-    assert before == (vars(pickles._Module).copy(), vars(pickles._EasyDict).copy(), vars(pickles._Inert).copy())
-    for stand_in in pickles._GLOBALS.values():
+    assert before == [vars(stand_in).copy() for stand_in in stand_ins]
+    for stand_in in pickles._NAMES.values():
         assert not hasattr(stand_in, "harm")
 
 

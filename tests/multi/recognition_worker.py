@@ -13,6 +13,7 @@ from etils import epath
 from sface_jax.core import mesh
 from sface_jax.data import dataset, layout
 from sface_jax.recognition import network, train
+from sface_jax.recognition.trainer import Trainer
 from tests.multi import launch
 from tests.recognition.toy import Toy, config
 
@@ -22,8 +23,8 @@ def main(workdir: str, teacher: str, steps: str) -> None:
     folder = epath.Path(workdir)
     (folder / layout.INFO_FILE).touch()
     toy = Toy()
-    dataset.open = lambda path: {"train": toy}
-    launch.die_if_told(train.Trainer)
+    dataset.open = lambda path, *key: {"train": toy}
+    launch.die_if_told(Trainer)
     changes = {"steps": int(steps), "checkpoint_every": 4, "dropout": 0.2, "teacher": teacher}
     changes |= {"distillation_weight": 100.0, "augmentations": ("flip", "translate", "light")}
     train.run(config(folder, **changes), folder)

@@ -14,11 +14,11 @@ STEPS = 7
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory):
     """A teacher that was never trained."""
-    attributes = network.architecture("iresnet_narrow", blocks=(1,), widths=(8,), strides=(2,), embedding_size=8)
-    module = network.build(attributes)
+    narrow = network.architecture("iresnet_narrow", blocks=(1,), widths=(8,), strides=(2,), embedding_size=8)
+    module = network.build(narrow)
     variables = jax.jit(module.init)(jax.random.key(1), jnp.zeros((1, 16, 16, 3)))
     folder = tmp_path_factory.mktemp("teacher")
-    network.save(folder, attributes, network.Network(module, variables, network.Preprocessing(16)))
+    network.save(folder, network.Network(module, variables, network.Preprocessing(16)))
     return folder
 
 
@@ -44,3 +44,10 @@ def test_two_processes_with_two_devices_each_train_as_one(alone, teacher, tmp_pa
     both = launch("recognition_worker", tmp_path, teacher, STEPS, processes=2, devices=2)
     assert both[0] == both[1] and both[0]["devices"] == 4
     np.testing.assert_allclose(both[0]["losses"][:5], alone["losses"][:5], rtol=1e-5)
+
+
+def test_a_run_goes_on_with_more_devices(alone, teacher, tmp_path):
+    # 4 classes are padded to 8 rows of the class matrix there
+    launch("recognition_worker", tmp_path, teacher, 4)
+    (grown,) = launch("recognition_worker", tmp_path, teacher, STEPS, devices=8)
+    np.testing.assert_allclose(grown["losses"], alone["losses"], rtol=1e-4)

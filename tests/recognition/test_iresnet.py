@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sface_jax.convert.recognizers import iresnet_from_state_dict
+from sface_jax.convert import recognizers
 from sface_jax.core.errors import UserError
 from sface_jax.recognition import network
 from sface_jax.recognition.iresnet import EPSILON, BatchNorm, IResNet
@@ -63,7 +63,7 @@ def reference():
 
 @pytest.fixture(scope="module")
 def iresnet18():
-    return iresnet_from_state_dict(damped_weights("iresnet18"))
+    return recognizers.load(damped_weights("iresnet18"))[:2]
 
 
 @needs_fixtures
@@ -118,7 +118,7 @@ def test_entries_and_parameter_counts_of_published_networks(name):
     variables = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 112, 112, 3)))
     assert sum(x.size for x in jax.tree.leaves(variables["params"])) == counts["parameters_trainable"]
     entries = json.loads((FIXTURES / f"{name}_keys.json").read_text())
-    found, _ = iresnet_from_state_dict({entry: np.empty(shape, np.float32) for entry, shape, _ in entries})
+    found, _, _ = recognizers.load({entry: np.empty(shape, np.float32) for entry, shape, _ in entries})
     assert (found.blocks, found.squeeze_excitation) == (module.blocks, module.squeeze_excitation)
 
 
@@ -188,5 +188,3 @@ def test_bad_architectures_are_told_in_one_line():
         network.architecture("resnet50")
     with pytest.raises(UserError, match=re.escape("config.widths=(8, 8)")):
         network.architecture("iresnet_narrow", widths=(8, 8))
-    with pytest.raises(UserError, match="no iResNet"):
-        iresnet_from_state_dict({"fc.weight": np.zeros((4, 4)), "layer1.0.bn3.bias": np.zeros(4)})

@@ -1,5 +1,6 @@
 """The trainer on a toy: it learns, its loss is what it says, and its teacher stays as it is."""
 
+import dataclasses
 import json
 
 import jax
@@ -8,10 +9,11 @@ import numpy as np
 import pytest
 from etils import epath
 
-from sface_jax.core import mesh, rng
+from sface_jax.core import mesh
 from sface_jax.core.errors import UserError
 from sface_jax.data import dataset, layout
-from sface_jax.recognition import augment, network, optimiser, train
+from sface_jax.recognition import losses, network, optimiser, teacher, train
+from sface_jax.recognition.trainer import Trainer
 from tests.recognition.toy import Toy, config
 
 
@@ -26,7 +28,7 @@ def trained(toy, tmp_path_factory):
     workdir = epath.Path(tmp_path_factory.mktemp("run"))
     (workdir / layout.INFO_FILE).touch()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(dataset, "open", lambda path: {"train": toy})
+        patch.setattr(dataset, "open", lambda path, *key: {"train": toy})
         result = train.run(config(workdir, name="authentic", steps=30), workdir)
     return workdir, result
 
@@ -48,8 +50,7 @@ def test_what_is_saved_is_what_was_trained(trained, toy):
     mean = np.stack([embeddings[toy.labels == label].mean(0) for label in toy.classes])
     nearest = toy.classes[((embeddings[:, None] - mean) ** 2).sum(-1).argmin(1)]
     assert (nearest == toy.labels).mean() > 0.9
-    attributes = network.architecture("iresnet_narrow", blocks=(1,), widths=(8,), strides=(2,), embedding_size=8)
-    network.save(workdir / "copy", attributes, loaded)
+    network.save(workdir / "copy", loaded)
     again = network.load(workdir / "copy")
     assert again.preprocessing == loaded.preprocessing and again.module == loaded.module
     assert jax.tree.all(jax.tree.map(lambda a, b: (a == b).all(), again.variables, loaded.variables))
@@ -63,20 +64,20 @@ def start(toy):
 
 def trainer(toy, **changes):
     settings = config("", **changes)
-    teacher = network.load(settings.teacher) if settings.distillation_weight else None
-    return train.Trainer(settings, toy.num_classes, len(toy), toy.image_size, mesh.make_mesh(), teacher)
+    opened = network.load(settings.teacher) if settings.distillation_weight else None
+    return Trainer(settings, toy.num_classes, len(toy), toy.image_size, mesh.make_mesh(), opened)
 
 
 def one_step(toy, start, **changes):
     """The state after one step over the first 16 pictures, and its scalars."""
     made = trainer(toy, **changes)
-    if not made.head:
+    if not made.method:
         start = start.replace(
             params={"backbone": start.params["backbone"]}, velocity={"backbone": start.velocity["backbone"]}
         )
-    before = jax.device_get(made._teacher_variables)
+    before = jax.device_get(made.teacher_variables)
     state, told = made.step(start, {"image": toy.pictures[:16], "label": toy.labels[:16] - 5}, 0)
-    after = jax.device_get(made._teacher_variables)
+    after = jax.device_get(made.teacher_variables)
     assert jax.tree.all(jax.tree.map(lambda a, b: (a == b).all(), before, after))
     return jax.device_get(state), jax.device_get(told)
 
@@ -88,11 +89,11 @@ def classified(toy, start):
 
 
 def test_the_loss_is_the_weighted_sum_and_the_teacher_stays(trained, toy, start, classified):
-    teacher = str(trained[0] / "recognition/authentic")
+    folder = str(trained[0] / "recognition/authentic")
     distilled_state, distilled = one_step(
-        toy, start, classification_weight=0.0, distillation_weight=100.0, teacher=teacher
+        toy, start, classification_weight=0.0, distillation_weight=100.0, teacher=folder
     )
-    _, both = one_step(toy, start, classification_weight=0.5, distillation_weight=100.0, teacher=teacher)
+    _, both = one_step(toy, start, classification_weight=0.5, distillation_weight=100.0, teacher=folder)
     for term, alone in (("classification_loss", classified[1]), ("distillation_loss", distilled)):
         np.testing.assert_allclose(both[term], alone[term], rtol=1e-5)
     expected = 0.5 * classified[1]["classification_loss"] + 100 * distilled["distillation_loss"]
@@ -101,10 +102,10 @@ def test_the_loss_is_the_weighted_sum_and_the_teacher_stays(trained, toy, start,
 
 
 def test_a_student_that_is_its_teacher_has_no_distillation_loss(trained, toy):
-    teacher = network.load(trained[0] / "recognition/authentic")
-    x = teacher.preprocessing(toy.pictures[:8])
-    embeddings = jax.jit(lambda v: teacher.module.apply(v, x, train=False))(teacher.variables)
-    assert train.losses.distillation(embeddings, 3 * embeddings) < 1e-10
+    opened = network.load(trained[0] / "recognition/authentic")
+    x = opened.preprocessing(toy.pictures[:8])
+    embeddings = jax.jit(lambda v: opened.module.apply(v, x, train=False))(opened.variables)
+    assert losses.distillation(embeddings, 3 * embeddings) < 1e-10
 
 
 def test_the_clip_is_the_backbones(classified):
@@ -115,53 +116,12 @@ def test_the_clip_is_the_backbones(classified):
     assert optimiser.norm(state.velocity["head"]) > 1e-2
 
 
-def test_flips_are_a_function_of_seed_and_step(toy):
-    pictures = jnp.asarray(toy.pictures[:16], jnp.float32)
-
-    def flipped(seed, step):
-        return np.asarray(augment.apply(("flip",), rng.stream(seed, "augment", step), pictures))
-
-    first = flipped(0, 3)
-    assert (first == flipped(0, 3)).all() and (first != flipped(0, 4)).any() and (first != flipped(1, 3)).any()
-    mirrored = [(a == b[:, ::-1]).all() for a, b in zip(first, pictures, strict=True)]
-    kept = [(a == b).all() for a, b in zip(first, pictures, strict=True)]
-    assert all(m != k for m, k in zip(mirrored, kept, strict=True)) and 0 < sum(mirrored) < 16
-
-
-def test_translation_moves_whole_pixels_and_light_keeps_the_range(toy):
-    ramp = jnp.tile(jnp.arange(16.0)[None, :, None, None] * 8, (32, 1, 16, 3))
-    moved = np.asarray(augment.translate(jax.random.key(1), ramp))
-    shifts = (moved[:, 8, 8, 0] - 64) / 8
-    assert set(np.unique(shifts)) == {-1.0, 0.0, 1.0}
-    lit = augment.light(jax.random.key(1), jnp.asarray(toy.pictures, jnp.float32))
-    assert lit.min() >= 0 and lit.max() <= 255 and not np.allclose(lit, toy.pictures)
-
-
-def test_the_papers_schedule():
-    rates = [
-        optimiser.learning_rate(
-            10 * epoch, base=0.1, schedule="milestones", total_steps=640, milestones=(390, 470, 510)
-        )
-        for epoch in (0, 38, 39, 46, 47, 50, 51, 63)
-    ]
-    np.testing.assert_allclose(rates, [0.1, 0.1, 1e-2, 1e-2, 1e-3, 1e-3, 1e-4, 1e-4], rtol=1e-5)
+def test_the_cosine_schedule_rises_and_falls():
     cosine = [
         float(optimiser.learning_rate(step, base=0.2, schedule="cosine", total_steps=110, warmup_steps=10))
         for step in (0, 4, 9, 10, 60, 110)
     ]
     np.testing.assert_allclose(cosine, [0.02, 0.1, 0.2, 0.2, 0.1, 0.0], atol=1e-6)
-
-
-def test_sgd_is_the_published_one():
-    p, v = jnp.array([-0.33010637760162354]), jnp.zeros(1)
-    for gradient, rate, expected in (
-        (0.2693845331668854, 0.1, -0.3570283353328705),
-        (1.0154244899749756, 0.1, -0.4827826917171478),
-        (1.2929648160934448, 0.1, -0.7252339720726013),
-        (-0.8183076977729797, 0.01, -0.7388678789138794),
-    ):
-        p, v = optimiser.sgd(p, v, jnp.array([gradient]), rate, 0.9, 5e-4)
-        np.testing.assert_allclose(p, expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -178,7 +138,39 @@ def test_sgd_is_the_published_one():
 )
 def test_bad_input_is_told_in_one_line(toy, tmp_path, monkeypatch, changes, line):
     (tmp_path / layout.INFO_FILE).touch()
-    monkeypatch.setattr(dataset, "open", lambda path: {"train": toy})
+    monkeypatch.setattr(dataset, "open", lambda path, *key: {"train": toy})
     with pytest.raises(UserError, match=line) as told:
         train.run(config(tmp_path, **changes), epath.Path(tmp_path))
     assert "\n" not in str(told.value)
+
+
+def test_cached_embeddings_teach_as_the_teacher_does(trained, toy, start, tmp_path):
+    folder = trained[0] / "recognition/authentic"
+    changes = {"distillation_weight": 100.0, "teacher": str(folder), "augmentations": ("flip",)}
+    settings, opened = config("", **changes), network.load(folder)
+    targets = teacher.cached(opened, toy, mesh.make_mesh(), epath.Path(tmp_path))
+    (file,) = tmp_path.iterdir()
+    before = file.stat().st_mtime_ns
+    again = teacher.cached(opened, toy, mesh.make_mesh(), epath.Path(tmp_path))
+    assert file.stat().st_mtime_ns == before and (again == targets).all() and targets.shape == (64, 2, 8)
+    batch = {"image": toy.pictures[8:24], "label": toy.labels[8:24] - 5, "index": np.arange(8, 24)}
+    told = []
+    for cache in (None, again):
+        made = Trainer(settings, toy.num_classes, len(toy), toy.image_size, mesh.make_mesh(), opened, cache)
+        told.append(jax.device_get(made.step(jax.tree.map(jnp.array, start), batch, 0)[1]))
+    for name in told[0]:
+        np.testing.assert_allclose(told[1][name], told[0][name], rtol=1e-4, err_msg=name)
+    other = network.Network(
+        opened.module, opened.variables, dataclasses.replace(opened.preprocessing, std=(1.0, 1.0, 1.0))
+    )
+    assert not (teacher.cached(other, toy, mesh.make_mesh(), epath.Path(tmp_path)) == targets).all()
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_classes_that_are_not_sampled_stay_as_they_are(toy, start):
+    made = trainer(toy, class_sample_rate=0.01, batch_size=2)
+    batch = {"image": toy.pictures[[0, 4]], "label": np.zeros(2, np.int32)}
+    state, _ = made.step(jax.tree.map(jnp.array, start), batch, 0)
+    for now, before in ((state.params, start.params), (state.velocity, start.velocity)):
+        changed = (np.asarray(now["head"]["weight"]) != before["head"]["weight"]).any(1)
+        assert changed[0] and changed.sum() == 2

@@ -39,7 +39,7 @@ def config(folder: object, **changes: object) -> ConfigDict:
             "embedding_size": 8,
             "dropout": 0.0,
             "image_size": 0,
-            "scale": 16.0,
+            "head": "cosface(scale=16.0)",
             "distillation_weight": 0.0,
             "teacher": "",
             "steps": 20,

@@ -56,7 +56,7 @@ def test_batches_and_padding_do_not_show():
     np.testing.assert_allclose(embed(network, images, batch_size=5), whole, atol=1e-6)
     np.testing.assert_allclose(embed(network, images, [12, 3], batch_size=5), whole[[12, 3]], atol=1e-6)
     np.testing.assert_allclose(embed(network, images[:, :, ::-1]), whole, atol=1e-6)
-    assert np.abs(embed(network, images, flip=False) - whole).max() > 1e-2
+    assert np.abs(embed(network, images, flip="none") - whole).max() > 1e-2
 
 
 def test_pictures_may_be_read_batch_by_batch():

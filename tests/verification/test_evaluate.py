@@ -8,6 +8,8 @@ from configs import verify
 from sface_jax.core import files, pictures
 from sface_jax.core.errors import UserError
 from sface_jax.verification import evaluate
+from sface_jax.verification.benchmarks import open_benchmark
+from sface_jax.verification.embed import fuse
 from tests.verification import tiny
 
 
@@ -51,11 +53,27 @@ def test_heldout_and_a_folder_with_an_lfw_pairs_file(workdir, tmp_path):
 def test_embeddings_are_kept_until_something_changes(workdir, monkeypatch):
     first = evaluate.run(config(), workdir)
     calls = []
-    original = evaluate.embed
-    monkeypatch.setattr(evaluate, "embed", lambda *args, **kwargs: calls.append(1) or original(*args, **kwargs))
+    original = evaluate.features
+    monkeypatch.setattr(evaluate, "features", lambda *args, **kwargs: calls.append(1) or original(*args, **kwargs))
     assert evaluate.run(config(), workdir) == first and not calls
-    evaluate.run(config(flip=False), workdir)
+    evaluate.run(config(flip=("none",)), workdir)
     assert calls
+
+
+def test_ways_to_put_picture_and_mirror_image_together_are_told_by_name(workdir):
+    table = evaluate.run(config(flip=("concatenate", "sum")), workdir)
+    found = table["heldout"]["combined"]
+    assert found["flips"]["concatenate"]["accuracy"] == found["accuracy"] and set(found["flips"]["sum"]) == {
+        "accuracy",
+        "std",
+        "tar_at_far_1e-3",
+    }
+    views = np.load(workdir / "verification/embeddings/combined_heldout.npz")["features"]
+    benchmark = open_benchmark("heldout", workdir, tiny.SIZE)
+    for flip, of in found["flips"].items():
+        assert evaluate.measure(fuse(views, flip), benchmark)["accuracy"] == of["accuracy"]
+    document = files.read_json(workdir / "verification" / "combined.json")
+    assert document["flip"] == "concatenate" and document["benchmarks"]["heldout"]["pictures_per_second"] > 0
 
 
 @pytest.mark.parametrize(
@@ -64,6 +82,9 @@ def test_embeddings_are_kept_until_something_changes(workdir, monkeypatch):
         ({"networks": ("combined", "classification")}, "there is no network classification under"),
         ({"networks": ()}, "--config.networks"),
         ({"benchmarks": ("lfw",)}, "name=pairs_file:folder"),
+        ({"benchmarks": ("pairs.txt",), "root": ""}, "--config.root"),
+        ({"network": "nowhere.pt"}, "there is no network nowhere.pt"),
+        ({"flip": ("both",)}, "none, sum, concatenate"),
         ({"benchmarks": ("lfw=nowhere.txt:nowhere",)}, "there is no pairs file nowhere.txt"),
         ({"benchmarks": ()}, "--config.benchmarks"),
         ({"baselines": ("eigenfaces",)}, "no baseline eigenfaces"),

@@ -42,10 +42,9 @@ def write_pairs(directory: epath.Path) -> None:
     pairs.write_pairs_file(directory / "heldout_pairs.txt", drawn, split.labels, split.class_names)
 
 
-def untrained(seed: int = 0) -> tuple[dict, network.Network]:
+def untrained(seed: int = 0) -> network.Network:
     """A recogniser with random weights, filled in by hand because compiling its initialisers takes seconds."""
-    attributes = network.architecture("iresnet_narrow", widths=(8, 8, 16), embedding_size=16)
-    module = network.build(attributes)
+    module = network.build(network.architecture("iresnet_narrow", widths=(8, 8, 16), embedding_size=16))
     shapes = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((2, SIZE, SIZE, 3)))
     rng = np.random.default_rng(seed)
 
@@ -54,8 +53,8 @@ def untrained(seed: int = 0) -> tuple[dict, network.Network]:
             return np.full(leaf.shape, 0.5, leaf.dtype)
         return (rng.standard_normal(leaf.shape) / np.sqrt(leaf.size / leaf.shape[-1])).astype(leaf.dtype)
 
-    return attributes, network.Network(module, dict(jax.tree.map(fill, shapes)), network.Preprocessing(size=SIZE))
+    return network.Network(module, dict(jax.tree.map(fill, shapes)), network.Preprocessing(size=SIZE))
 
 
 def write_network(directory: epath.Path, seed: int = 0) -> None:
-    network.save(directory, *untrained(seed))
+    network.save(directory, untrained(seed))
