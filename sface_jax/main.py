@@ -78,8 +78,8 @@ def main(argv: list[str]) -> None:
     logging.info("workdir %s, %s x %s", workdir, jax.device_count(), jax.devices()[0].device_kind)
     for key, config in stages:
         run = importlib.import_module(STAGES[config.stage]).run
-        for name, module in GIVEN.get(config.stage, {}).items():
-            run = functools.partial(run, **{name: _late(module, name)})
+        for function, module in GIVEN.get(config.stage, {}).items():
+            run = functools.partial(run, **{function: _late(module, function)})
         stage.run(key, config, workdir, run, again=AGAIN.get(config.stage, "never"))
 
 

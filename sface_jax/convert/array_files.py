@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import zipfile
 from collections.abc import Mapping
 from types import ModuleType
 
@@ -28,9 +29,19 @@ def arrays(path: files.PathLike) -> dict[str, np.ndarray]:
     package = None if path.suffix == ".npz" else safetensors_package()
     try:
         content = path.read_bytes()
-        return dict(package.load(content) if package else np.load(io.BytesIO(content), allow_pickle=False))
+        return dict(package.load(content)) if package else _npz(content)
+    except KeyError as error:
+        raise UserError(f"{path} holds {error}, which NumPy does not know: save it in float32") from error
     except Exception as error:  # each format has its own kinds for a damaged file
         raise UserError(f"{path} cannot be read ({error}): fetch or write it anew") from error
+
+
+def _npz(content: bytes) -> dict[str, np.ndarray]:
+    """The arrays of an `.npz`; a small file may not become gigabytes."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        if sum(entry.file_size for entry in archive.infolist()) > max(20 * len(content), 2**30):
+            raise ValueError("it would become more than twenty times as large")
+    return dict(np.load(io.BytesIO(content), allow_pickle=False))
 
 
 def read(path: files.PathLike) -> dict[str, dict[str, np.ndarray]]:

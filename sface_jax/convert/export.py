@@ -61,7 +61,8 @@ def export(network: Network, path: files.PathLike) -> None:
 def facts(network: Network) -> dict[str, Any]:
     """Architecture and preprocessing, as `network.json` has them."""
     preprocessing = dataclasses.asdict(network.preprocessing)
-    return {"architecture": networks.attributes(network.module), "preprocessing": preprocessing}
+    architecture = networks.attributes(network.module)
+    return {"software": recognizers.SOFTWARE, "architecture": architecture, "preprocessing": preprocessing}
 
 
 def in_float32(network: Network) -> Network:

@@ -41,6 +41,7 @@ _PREFIXES = ("module.", "backbone.", "model.", "encoder.", "net.", "network.")
 # What training keeps beside a backbone, and no backbone has.
 _HEADS = ("head", "header", "classifier", "margin", "loss", "criterion", "metric_fc")
 
+SOFTWARE = "sface_jax"  # the mark of a description that is ours
 _UNTOLD = ("strides", "stem_stride")  # attributes that the arrays of a state dict do not tell
 _IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
@@ -91,8 +92,11 @@ def description(path: PathLike) -> epath.Path:
 def _told(path: epath.Path) -> dict[str, Any]:
     """What an export told beside its file, or nothing: a file of that name may be somebody else's."""
     beside = description(path)
-    facts = read_json(beside) if beside.exists() else {}
-    return facts if isinstance(facts, dict) and {"architecture", "preprocessing"} <= facts.keys() else {}
+    try:
+        facts = read_json(beside) if beside.exists() else {}
+    except UserError:
+        return {}
+    return facts if isinstance(facts, dict) and facts.get("software") == SOFTWARE else {}
 
 
 def read_file(path: PathLike) -> Any:
@@ -118,7 +122,7 @@ def open_network(path: str, key: str) -> Network:
         UserError: there is no recogniser, or it is damaged.
     """
     place = epath.Path(path)
-    if place.is_dir():
+    if place.is_dir() or not place.suffix:
         return network.load(place, key)
     try:
         return Network(*load(place))
@@ -157,14 +161,15 @@ def to_state_dict(source: Network | nn.Module, variables: Variables | None = Non
 
 def _find(content: Any) -> Arrays:
     """The state dict in what a file holds, its names without the prefix they share."""
-    while isinstance(content, Mapping) and not any(_is_array(value) for value in content.values()):
-        inner = [content[key] for key in _WRAPPERS if isinstance(content.get(key), Mapping)]
-        if not inner:
+    while isinstance(content, Mapping):
+        inner = next((content[key] for key in _WRAPPERS if isinstance(content.get(key), Mapping)), None)
+        if inner is None:
             break
-        content = inner[0]
-    if not isinstance(content, Mapping) or not all(_is_array(value) for value in content.values()) or not content:
+        content = inner
+    arrays = content if isinstance(content, Mapping) else {}
+    arrays = {str(name): value for name, value in arrays.items() if not isinstance(value, int | float | str | None)}
+    if not arrays or not all(_is_array(value) for value in arrays.values()):
         raise UserError("there is no state dict in it: names with an array each")
-    arrays = {str(name): value for name, value in content.items()}
     while prefix := next((p for p in _PREFIXES if any(name.startswith(p) for name in arrays)), None):
         rest = [name for name in arrays if not name.startswith(prefix)]
         if any(name.split(".")[0] not in _HEADS for name in rest):

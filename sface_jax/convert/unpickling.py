@@ -172,6 +172,45 @@ class Unpickler(pickle._Unpickler):
         self.names = names
         self.storages: dict[str, Storage] = {}
 
+    def load_setitem(self) -> None:
+        """Sets an entry of a dict."""
+        self._plain_keys(self.stack[-2:-1])
+        super().load_setitem()
+
+    def load_setitems(self) -> None:
+        """Sets entries of a dict."""
+        self._plain_keys(self.stack[::2])
+        super().load_setitems()
+
+    def load_dict(self) -> None:
+        """Makes a dict."""
+        self._plain_keys(self.stack[::2])
+        super().load_dict()
+
+    def load_additems(self) -> None:
+        """Adds items to a set."""
+        self._plain_keys(self.stack)
+        super().load_additems()
+
+    def load_frozenset(self) -> None:
+        """Makes a frozen set."""
+        self._plain_keys(self.stack)
+        super().load_frozenset()
+
+    dispatch = {
+        **pickle._Unpickler.dispatch,
+        pickle.SETITEM[0]: load_setitem,
+        pickle.SETITEMS[0]: load_setitems,
+        pickle.DICT[0]: load_dict,
+        pickle.ADDITEMS[0]: load_additems,
+        pickle.FROZENSET[0]: load_frozenset,
+    }
+
+    def _plain_keys(self, keys: list[Any]) -> None:
+        # A tuple of tuples of tuples, few bytes long, takes for ever to be hashed.
+        if not all(isinstance(key, str | int | bytes | float | None) for key in keys):
+            raise UserError("has something else than names and numbers for keys")
+
     def find_class(self, module: str, name: str) -> Any:
         """Returns the stand-in, and never imports."""
         if (found := self.names.get(f"{module}.{name}")) is not None:

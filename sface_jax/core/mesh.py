@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -89,8 +91,25 @@ def shard_batch(batch: Any, mesh: Mesh) -> Any:
 
 
 def shard_whole(batch: Any, mesh: Mesh) -> jax.Array:
-    """Shards over all devices an array that every process has whole, whatever the order of the devices in the mesh."""
-    return jax.make_array_from_callback(batch.shape, batch_sharding(mesh), lambda index: batch[index])
+    """Shards over all devices an array that every process has whole; see `shard_read`."""
+    return shard_read(lambda rows: batch[rows], len(batch), mesh)
+
+
+def shard_read(read: Callable[[np.ndarray], np.ndarray], size: int, mesh: Mesh) -> jax.Array:
+    """Makes an array sharded over all devices of rows that each process reads for its own devices.
+
+    Unlike `shard_batch`, it puts row i in place i whatever the order of the devices in the mesh, which on a TPU slice
+    is not that of the processes.
+
+    Args:
+        read: gives the rows at some of the positions 0..size - 1.
+        size: rows in all, a multiple of the devices.
+        mesh: the devices.
+    """
+    sharding = batch_sharding(mesh)
+    places = sharding.addressable_devices_indices_map((size,))
+    parts = [jax.device_put(read(np.arange(size)[rows]), device) for device, (rows,) in places.items()]
+    return jax.make_array_from_single_device_arrays((size, *parts[0].shape[1:]), sharding, parts)
 
 
 def is_lead() -> bool:

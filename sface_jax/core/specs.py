@@ -24,10 +24,14 @@ def parse(spec: str) -> tuple[str, dict[str, Any]]:
         if isinstance(call, ast.Name):
             return call.id, {}
         if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and not call.args:
-            return call.func.id, {str(word.arg): ast.literal_eval(word.value) for word in call.keywords}
+            options = {str(word.arg): ast.literal_eval(word.value) for word in call.keywords}
+            if len(options) == len(call.keywords):
+                return call.func.id, options
     except (SyntaxError, ValueError):
         pass
-    raise UserError(f'{spec!r} is not understood: write "name" or "name(option=value, ...)"')
+    raise UserError(
+        f'{spec!r} is not understood: write "name" or "name(option=value, ...)"; several of them as "(\'a\', \'b\')"'
+    )
 
 
 def make(spec: str, known: Mapping[str, Callable[..., Any]], key: str) -> Any:
@@ -48,6 +52,18 @@ def make(spec: str, known: Mapping[str, Callable[..., Any]], key: str) -> Any:
     for option, value in options.items():
         if option not in allowed:
             raise UserError(f"{key}: {name} has no option {option!r}: it has {', '.join(allowed) or 'none'}")
-        if isinstance(allowed[option].default, float) and type(value) is int:
-            options[option] = float(value)
+        options[option] = _suited(value, allowed[option].default, f"{key}: {name}'s {option}")
     return known[name](**options)
+
+
+def _suited(value: Any, default: Any, what: str) -> Any:
+    """The value in the type of the default; where that is None, any number will do."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if isinstance(default, bool) and isinstance(value, bool):
+        return value
+    if number and isinstance(default, float | None):
+        return float(value)
+    if number and not isinstance(default, bool | str) and value == int(value):
+        return int(value)
+    kind = {bool: "True or False", int: "a whole number"}.get(type(default), "a number")
+    raise UserError(f"{what} is {value!r}: it must be {kind}")

@@ -63,11 +63,11 @@ def run(
     _check(key, resolved)
     new = {"state": "new", "wall_seconds": 0.0}
     entry = new if again == "always" else stages.get(key, new)
-    changed = _changed(configs.get(key, resolved), resolved)
+    changed = _changed(key, configs.get(key, resolved), resolved)
     if changed and again == "changed":
         entry = new
     elif changed and entry["state"] != "new":
-        raise UserError(f"{workdir} was made with {key}.{changed}: set it back, or choose another --workdir")
+        raise UserError(f"{workdir} was made {changed}choose another --workdir")
     if entry["state"] == "finished":
         logging.info("%s: finished before (%s), skipped", key, duration(entry["wall_seconds"]))
         return
@@ -118,11 +118,13 @@ def _jsonable(value: Any) -> Any:
     return value
 
 
-def _changed(old: dict[str, Any], new: dict[str, Any]) -> str:
+def _changed(key: str, old: dict[str, Any], new: dict[str, Any]) -> str:
     """Tells the first key that differs, or nothing."""
     for name in sorted({*old, *new} - FREE):
+        if name not in old:
+            return f"by an earlier version, which had no {key}.{name}: "
         if old.get(name) != new.get(name):
-            return f"{name}={old.get(name)!r}, now it is {new.get(name)!r}"
+            return f"with {key}.{name}={old.get(name)!r}, now it is {new.get(name)!r}: set it back, or "
     return ""
 
 

@@ -20,6 +20,7 @@ from sface_jax.core.metrics import MetricWriter
 from sface_jax.core.progress import Progress
 
 State = TypeVar("State")
+Tell = Callable[[np.ndarray], list[str]]
 
 
 def run(
@@ -37,6 +38,7 @@ def run(
     tensorboard: bool = False,
     hooks: Iterable[tuple[int, Callable[[State, int], dict[str, float] | None]]] = (),
     padded: str = "",
+    tell: Tell = lambda records: [str(record) for record in records],
 ) -> State:
     """Trains from the newest checkpoint, or from `state`, to `total_steps`.
 
@@ -59,6 +61,7 @@ def run(
         hooks: (every, function) called with the state and the number of steps done, also at the end; scalars that a
             hook returns are logged.
         padded: see `Checkpoints.restore`.
+        tell: names the records at positions of "index".
 
     Returns:
         The state after `total_steps`; it is saved.
@@ -73,7 +76,7 @@ def run(
     start = int(state.step)
     writer = MetricWriter(directory, start_step=start, tensorboard=tensorboard)
     progress = Progress(name, total_steps, start=start)
-    window = _Window(name, directory, checkpoints)
+    window = _Window(name, directory, checkpoints, tell)
     clock, logged = time.monotonic(), start
     try:
         with _until_terminated() as terminated:
@@ -86,7 +89,7 @@ def run(
                 window.add(done, scalars, batch)
                 if done % log_every == 0 or last:
                     means = window.means()
-                    window = _Window(name, directory, checkpoints)
+                    window = _Window(name, directory, checkpoints, tell)
                     if pictures_per_step:
                         rate = pictures_per_step * (done - logged) / (time.monotonic() - clock)
                         means["pictures_per_second"] = rate
@@ -115,8 +118,8 @@ def run(
 class _Window:
     """The scalars of the steps since the last logged one, and which records each step saw."""
 
-    def __init__(self, name: str, directory: epath.Path, checkpoints: Checkpoints):
-        self._name, self._directory, self._checkpoints = name, directory, checkpoints
+    def __init__(self, name: str, directory: epath.Path, checkpoints: Checkpoints, tell: Tell):
+        self._name, self._directory, self._checkpoints, self._tell = name, directory, checkpoints, tell
         self._steps: list[tuple[int, dict[str, jax.Array], Any]] = []
 
     def add(self, step: int, scalars: dict[str, jax.Array], batch: Any) -> None:
@@ -148,12 +151,14 @@ class _Window:
         saw = ""
         if records is not None:
             path = self._directory / f"nonfinite_{jax.process_index()}.json"
-            files.write_json(path, {"step": step, "scalar": key, "records": np.asarray(records).tolist()})
-            first = ", ".join(str(record) for record in records[:4])
-            saw = f" on records {first}, ... ({path} has all {len(records)})"
+            named = self._tell(np.asarray(records))
+            files.write_json(path, {"step": step, "scalar": key, "pictures": named})
+            saw = f" on pictures {', '.join(named[:3])}, ... ({path} has all {len(named)})"
+        saved = self._checkpoints.latest_step()
+        last = "nothing was saved before" if saved is None else f"the last checkpoint, a good one, is step {saved}"
         raise Unfinished(
-            f"{self._name}: {key} is {value} at step {step}{saw}: lower the learning rate or look at the data; "
-            f"the newest checkpoint, a good one, is step {self._checkpoints.latest_step()}"
+            f"{self._name}: {key} is {value} at step {step}{saw}; {last}: look at these pictures, or begin anew in "
+            "another --workdir with a lower learning_rate or a longer warm-up"
         )
 
 

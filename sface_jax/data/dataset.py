@@ -78,6 +78,10 @@ class PictureSet:
             self._decoded = decoded
         return self._decoded
 
+    def names_of(self, indices: Integer[np.ndarray, " k"]) -> list[str]:
+        """The names "<identity>/<picture>" of the pictures at `indices`."""
+        raise NotImplementedError
+
     def first_of_each_class(self, count: int) -> Part:
         """The part with each class's first `count` pictures, in the order of the set, or with all where it has fewer.
 
@@ -104,6 +108,10 @@ class Part(PictureSet):
 
     def _read(self, indices: Int64[np.ndarray, " k"]) -> UInt8[np.ndarray, "k s s 3"]:
         return self._whole.images(self._positions[indices])
+
+    def names_of(self, indices: Integer[np.ndarray, " k"]) -> list[str]:
+        """See `PictureSet`."""
+        return self._whole.names_of(self._positions[indices])
 
 
 class Split(PictureSet, Sequence):
@@ -150,6 +158,10 @@ class Split(PictureSet, Sequence):
             for row, record in enumerate(self._records.__getitems__(indices.tolist())):
                 images[row] = self._decode(example.decode(record).image)
         return images
+
+    def names_of(self, indices: Integer[np.ndarray, " k"]) -> list[str]:
+        """See `PictureSet`."""
+        return [example.decode(record).name for record in self._records.__getitems__(indices.tolist())]
 
     def _decode(self, content: bytes) -> UInt8[np.ndarray, "s s 3"]:
         image = pictures.decode(content)

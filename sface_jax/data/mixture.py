@@ -6,12 +6,14 @@ import itertools
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Int64, UInt8
+from jaxtyping import Int64, Integer, UInt8
 from ml_collections import ConfigDict
 
 from sface_jax.core.errors import UserError
 from sface_jax.data import dataset
 from sface_jax.data.dataset import PictureSet
+
+SYNTHETIC = "synthetic-"  # how the names of synthetic classes begin
 
 
 class Mixture(PictureSet):
@@ -35,6 +37,7 @@ class Mixture(PictureSet):
             )
         if labels == "same":
             offsets = [0] * len(parts)
+            _check_names(parts)
             self.class_names = max((part.class_names for part in parts), key=len)
         elif labels == "apart":
             offsets = [0, *itertools.accumulate(len(part.class_names) for part in parts)][:-1]
@@ -46,6 +49,15 @@ class Mixture(PictureSet):
         self.labels = np.concatenate(moved).astype(np.int32)
         self._parts, self._ends = list(parts), np.cumsum([len(part) for part in parts])
 
+    def names_of(self, indices: Integer[np.ndarray, " k"]) -> list[str]:
+        """See `PictureSet`; a name begins with the number of its set, counted from 0."""
+        found = []
+        for index in indices:
+            number = int(np.searchsorted(self._ends, index, side="right"))
+            part = self._parts[number]
+            found += [f"{number}:{name}" for name in part.names_of(np.array([index - self._ends[number] + len(part)]))]
+        return found
+
     def _read(self, indices: Int64[np.ndarray, " k"]) -> UInt8[np.ndarray, "k s s 3"]:
         images = np.empty((len(indices), self.image_size, self.image_size, 3), np.uint8)
         holder = np.searchsorted(self._ends, indices, side="right")
@@ -53,6 +65,18 @@ class Mixture(PictureSet):
             rows = np.flatnonzero(holder == number)
             images[rows] = part.images(indices[rows] - (self._ends[number] - len(part)))
         return images
+
+
+def _check_names(parts: Sequence[PictureSet]) -> None:
+    """Refuses to take two people for one: a label has one name in all sets, but for synthetic ones'."""
+    authentic = [part.class_names for part in parts if not part.class_names[0].startswith(SYNTHETIC)]
+    for names in authentic[1:]:
+        for first, second in zip(authentic[0], names, strict=False):
+            if first != second:
+                raise UserError(
+                    f"{first!r} and {second!r} have one label in two datasets of other people: "
+                    "set --config.extra_labels=apart"
+                )
 
 
 def training_set(config: ConfigDict) -> PictureSet:

@@ -84,7 +84,9 @@ def _in_phases(x: Images, kernel: Kernel, gradient: Float[Array, "n H W d"]) -> 
     Along an axis, pixel 2q gets w[1] g[q], and pixel 2q + 1 gets w[2] g[q] + w[0] g[q + 1].
     """
     n, height, width, c = x.shape
-    place = jnp.zeros((2, 2, 3), kernel.dtype).at[0, 0, 1].set(1).at[0, 1, 2].set(1).at[1, 1, 0].set(1)  # [neighbour, phase, tap]
+    place = (
+        jnp.zeros((2, 2, 3), kernel.dtype).at[0, 0, 1].set(1).at[0, 1, 2].set(1).at[1, 1, 0].set(1)
+    )  # [neighbour, phase, tap]
     phases = jnp.einsum("api,bqj,ijcd->abdpqc", place, place, kernel).reshape(2, 2, -1, 4 * c)
     y = jax.lax.conv_general_dilated(gradient, phases, (1, 1), [(0, 1)] * 2, dimension_numbers=LAYOUT)
     y = y.reshape(n, height // 2, width // 2, 2, 2, c).transpose(0, 1, 3, 2, 4, 5)

@@ -249,7 +249,7 @@ def curricularface(
     cosine: Cosines,
     labels: Labels,
     t: Scalar,
-    own: Rows,
+    own: Rows | None = None,
     scale: float = 64.0,
     margin: float = 0.5,
     published: bool = False,
@@ -263,12 +263,14 @@ def curricularface(
         cosine: cosines in [-1, 1].
         labels: the class of each row.
         t: see `curricular_t`.
-        own: each row's cosine with its own class, wherever that is.
+        own: each row's cosine with its own class, wherever that is; None finds it in `cosine`.
         scale: s.
         margin: m, added to the angle, in radians.
         published: as the published code does, take s (c - m sin(m)) at y where theta + m > pi.
     """
     cosine = _float32(cosine)
+    if own is None:
+        own = jnp.take_along_axis(cosine, labels[:, None], axis=1)[:, 0]
     t, own = jax.lax.stop_gradient((_float32(t), _float32(own)))
     hard = cosine > _column(_turn(own, margin))
     turned = _turn(cosine, margin)

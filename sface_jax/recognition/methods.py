@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from sface_jax.core import specs
+from sface_jax.core.errors import UserError
 from sface_jax.recognition import margins
 
 State = dict[str, Float[Array, ""]]
@@ -48,8 +49,12 @@ def from_spec(spec: str) -> Method:
         spec: a name of `METHODS`, with options if others than the paper's are wanted.
 
     Raises:
-        UserError: the spec is malformed, or its name or an option is not known.
+        UserError: the spec is malformed, or its name or an option is not known, or out of range.
     """
+    options = specs.parse(spec)[1]
+    for option, value in options.items():
+        if isinstance(value, int | float) and (value < 0 or (option == "scale" and not value)):
+            raise UserError(f"config.head has {option}={value}: set it above 0")
     return specs.make(spec, METHODS, "config.head")
 
 
@@ -127,6 +132,8 @@ def magface(
     published: bool = False,
 ) -> Method:
     """See `margins.magface`; `penalty` weights `margins.magface_penalty`."""
+    if lower_norm >= upper_norm:
+        raise UserError(f"config.head: magface wants lower_norm={lower_norm} below upper_norm={upper_norm}")
 
     def rows(key, state, own, norms):
         return {"norms": norms}, state, penalty * margins.magface_penalty(norms, lower_norm, upper_norm)

@@ -104,7 +104,8 @@ def architecture(name: str, **changes: Any) -> dict[str, Any]:
     own = attributes(NAMED[name])
     for key in changes:
         if key not in own or (own["kind"] == "mobilefacenet" and key in _SET_BY_NAME):
-            raise UserError(f"{name} has no {key}: leave config.{key} empty, or choose another config.network")
+            nothing = type(changes[key])()
+            raise UserError(f"{name} has no {key}: set --config.{key}={nothing}, or choose another config.network")
     own |= changes
     stages = {key: tuple(own[key]) for key in ("blocks", "widths", "strides") if key in own}
     if len({len(stage) for stage in stages.values()}) > 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import jax
@@ -45,19 +46,18 @@ def run(config: ConfigDict, workdir: epath.Path, open_network: network.OpenNetwo
     mesh = meshes.make_mesh(config.mesh.data, config.mesh.model)
     taught_by = open_network(config.teacher, "teacher") if config.distillation_weight else None
     directory = workdir / "recognition" / config.name
-    _same_classes(directory, pictures.num_classes)
-    targets = None
+    trainer = Trainer(config, pictures.num_classes, len(pictures), pictures.image_size, mesh, taught_by)
+    architecture = network.attributes(trainer.backbone)
+    _same_network(directory, architecture, pictures.num_classes)
     if taught_by and config.teacher_cache:
-        targets = teacher.cached(taught_by, pictures, mesh, workdir / "recognition" / "teacher_cache")
-    trainer = Trainer(config, pictures.num_classes, len(pictures), pictures.image_size, mesh, taught_by, targets)
+        trainer.targets = teacher.cached(taught_by, pictures, mesh, workdir / "recognition" / "teacher_cache")
     facts = {"classes": pictures.num_classes, "pictures": len(pictures), "dataset": str(config.dataset)}
-    network.describe(directory, network.attributes(trainer.backbone), trainer.preprocessing, facts)
-    state = trainer.init()
-    size = sum(x.size for x in jax.tree.leaves(state.params["backbone"]))
+    network.describe(directory, architecture, trainer.preprocessing, facts)
+    size = sum(math.prod(x.shape) for x in jax.tree.leaves(trainer.abstract()[0].params["backbone"]))
     _announce(config, trainer, pictures, size)
     train_loop.run(
         config.name,
-        state,
+        trainer.init(),
         trainer.step,
         pipeline.from_config(pictures, config, augment.in_workers(config.augmentations)),
         total_steps=trainer.total_steps,
@@ -68,6 +68,7 @@ def run(config: ConfigDict, workdir: epath.Path, open_network: network.OpenNetwo
         pictures_per_step=config.batch_size,
         tensorboard=config.tensorboard,
         padded="head",
+        tell=pictures.names_of,
     )
     return {
         "network": config.name,
@@ -102,13 +103,17 @@ def _announce(config: ConfigDict, trainer: Trainer, pictures: PictureSet, size: 
         )
 
 
-def _same_classes(directory: epath.Path, num_classes: int) -> None:
-    """Refuses to go on with a class matrix that was made for another number of classes."""
+def _same_network(directory: epath.Path, architecture: dict[str, Any], num_classes: int) -> None:
+    """Refuses to go on with checkpoints of another architecture, or of another number of classes."""
     path = directory / "network.json"
-    before = files.read_json(path).get("training", {}).get("classes", num_classes) if path.exists() else num_classes
-    if before != num_classes and (directory / "checkpoints").exists():
+    if not path.exists() or not (directory / "checkpoints").exists():
+        return
+    facts = files.read_json(path)
+    begun = network.attributes(network.build(facts["architecture"])), facts.get("training", {}).get("classes")
+    if begun[0] != architecture or begun[1] not in (None, num_classes):
         raise UserError(
-            f"{directory} was begun with {before} classes, the dataset has {num_classes}: choose another --workdir"
+            f"{directory} was begun with another architecture, or with {begun[1]} classes where the dataset has "
+            f"{num_classes}: choose another --workdir or --config.name"
         )
 
 

@@ -210,7 +210,8 @@ class Trainer:
             for new, old in ((params, state.params), (velocity, state.velocity)):
                 new["head"] = jax.tree.map(lambda n, o: jnp.where(sampled[:, None], n, o), new["head"], old["head"])
         state = State(step=state.step + 1, params=params, batch_stats=batch_stats, velocity=velocity, margin=margin)
-        return state, told | {"gradient_norm": size, "learning_rate": rate}
+        # The norm of all weights tells, before a checkpoint is written, whether the step has spoilt any of them.
+        return state, told | {"gradient_norm": size, "parameter_norm": optimiser.norm(params), "learning_rate": rate}
 
     def _target(self, teacher: Tree, batch: Batch, key: Array) -> Float[Array, "n d"] | None:
         """The teacher's embeddings from the cache: those of the mirror images where pictures are mirrored."""

@@ -197,3 +197,13 @@ def test_files_of_another_kind_are_named(tmp_path):
     for content in (Id("Float", "0", 6), {"w": Id("Float", "0", 6)}):
         with pytest.raises(UserError, match="holds a Storage"):
             torch_files.read(write(path, content, [A]))
+
+
+def test_keys_that_take_for_ever_to_hash_are_refused(tmp_path):
+    # t = (); 60 times t = (t, t); {t: None}
+    pickled = b"\x80\x02})" + b"".join(b"q%ch%c\x86" % (i, i) for i in range(60)) + b"Ns."
+    with zipfile.ZipFile(tmp_path / "x.pt", "w") as archive:
+        archive.writestr("x/data.pkl", pickled)
+        archive.writestr("x/byteorder", "little")
+    with pytest.raises(UserError, match="names and numbers for keys"):
+        torch_files.read(tmp_path / "x.pt")

@@ -70,7 +70,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_the_step_to_go_back_to(tmp_
         state, told = add(state, batch, number)
         return state, {"loss": told["loss"] * (jnp.nan if number == 5 else 1.0)}
 
-    with pytest.raises(Unfinished, match="loss is nan at step 6: .* newest checkpoint, a good one, is step 4"):
+    with pytest.raises(Unfinished, match="loss is nan at step 6; the last checkpoint, a good one, is step 4"):
         run(tmp_path, step)
 
 
@@ -83,10 +83,15 @@ def test_no_bad_state_is_saved_and_the_records_that_made_it_are_told(tmp_path):
         return state, {"loss": told["loss"] * (jnp.nan if number == 6 else 1.0)}
 
     options = {"total_steps": 20, "directory": epath.Path(tmp_path), "log_every": 100, "checkpoint_every": 4}
-    with pytest.raises(Unfinished, match="at step 7 on records 60, 61, 62, .* is step 4"):
+    with pytest.raises(Unfinished, match="at step 7 on pictures 60, 61, 62, .* is step 4"):
         train_loop.run("count", start(), step, batches, **options)
-    assert json.loads((tmp_path / "nonfinite_0.json").read_text())["records"] == [60, 61, 62]
+    assert json.loads((tmp_path / "nonfinite_0.json").read_text())["pictures"] == ["60", "61", "62"]
     assert Checkpoints(tmp_path / "checkpoints", read_only=True).latest_step() == 4
+
+
+def test_a_first_step_that_is_not_finite_is_told_too(tmp_path):
+    with pytest.raises(Unfinished, match="at step 1; nothing was saved before"):
+        run(tmp_path, lambda state, batch, number: (add(state, batch, number)[0], {"loss": jnp.array(jnp.inf)}))
 
 
 def test_hooks_are_called_on_their_steps_and_at_the_end(tmp_path):

@@ -7,13 +7,16 @@ from ml_collections import ConfigDict
 from sface_jax.core.errors import UserError
 from sface_jax.data import mixture
 
+NAMES = [f"synthetic-{i:06d}" for i in range(4)]
+
 
 @pytest.fixture(scope="module")
 def sets(tmp_path_factory, write_dataset):
     """Two datasets of 3 and 4 classes, and one of larger pictures: their folders and first splits."""
     folder = tmp_path_factory.mktemp("sets")
     write_dataset(folder / "a", [3, 5, 2])
-    write_dataset(folder / "b", [2, 2, 4, 1], names=["p", "q", "r", "s"])
+    write_dataset(folder / "b", [2, 2, 4, 1], names=NAMES)
+    write_dataset(folder / "others", [2, 2], names=["p", "q"])
     write_dataset(folder / "large", [2, 2], size=12)
     return folder
 
@@ -40,10 +43,10 @@ def test_labels_of_two_datasets_are_the_same_or_apart(sets):
     first, second = mixture.training_set(config(sets)), mixture.training_set(config(sets, dataset=extra[0]))
     same = mixture.training_set(config(sets, extra_datasets=extra))
     np.testing.assert_array_equal(same.labels, [*first.labels, *second.labels])
-    assert same.class_names == ["p", "q", "r", "s"] and same.num_classes == 4 and len(same) == 19
+    assert same.class_names == NAMES and same.num_classes == 4 and len(same) == 19
     apart = mixture.training_set(config(sets, extra_datasets=extra, extra_labels="apart", pictures_per_class=1))
     np.testing.assert_array_equal(apart.labels, [0, 1, 2, *(second.labels + 3)])
-    assert apart.class_names == [*first.class_names, "p", "q", "r", "s"] and apart.labels.dtype == np.int32
+    assert apart.class_names == [*first.class_names, *NAMES] and apart.labels.dtype == np.int32
     order = [18, 0, 10, 9, 3]
     expected = np.concatenate([first.decode_all(), second.decode_all()])
     np.testing.assert_array_equal(same.images(order), expected[order])
@@ -56,6 +59,7 @@ def test_labels_of_two_datasets_are_the_same_or_apart(sets):
     [
         ({"pictures_per_class": 6}, "pictures_per_class=6, but no identity of .* has more than 5"),
         ({"extra_datasets": ("large",)}, "pictures of 8 and 12 pixels cannot be mixed"),
+        ({"extra_datasets": ("others",)}, "'p' have one label .*extra_labels=apart"),
         ({"extra_datasets": ("nowhere",)}, "set --config.extra_datasets"),
         ({"extra_datasets": ("b",), "extra_labels": "equal"}, '"same" or "apart"'),
     ],
