@@ -1,10 +1,12 @@
 """Trains the toy recogniser: `python -m tests.multi.recognition_worker WORKDIR TEACHER STEPS`.
 
-With KILL_AT=n the process kills itself in the middle of step n. Prints the losses and a digest of the parameters.
+With KILL_AT=n the process kills itself in the middle of step n; with TEACHER_CACHE=1 the teacher looks once. Prints the
+losses and a digest of the parameters.
 """
 
 import hashlib
 import json
+import os
 import sys
 
 import jax
@@ -27,6 +29,7 @@ def main(workdir: str, teacher: str, steps: str) -> None:
     launch.die_if_told(Trainer)
     changes = {"steps": int(steps), "checkpoint_every": 4, "dropout": 0.2, "teacher": teacher}
     changes |= {"distillation_weight": 100.0, "augmentations": ("flip", "translate", "light")}
+    changes |= {"teacher_cache": bool(os.environ.get("TEACHER_CACHE"))}
     train.run(config(folder, **changes), folder)
     log = [json.loads(line) for line in (folder / "recognition/toy/metrics.jsonl").read_text().splitlines()]
     leaves = jax.tree.leaves(jax.device_get(network.load(folder / "recognition/toy").variables))

@@ -51,3 +51,15 @@ def test_a_run_goes_on_with_more_devices(alone, teacher, tmp_path):
     launch("recognition_worker", tmp_path, teacher, 4)
     (grown,) = launch("recognition_worker", tmp_path, teacher, STEPS, devices=8)
     np.testing.assert_allclose(grown["losses"], alone["losses"], rtol=1e-4)
+
+
+def test_a_cached_teacher_is_the_same_for_one_process_and_two(teacher, tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    for folder in (one, two):
+        folder.mkdir()
+    (alone,) = launch("recognition_worker", one, teacher, 4, TEACHER_CACHE="1")
+    both = launch("recognition_worker", two, teacher, 4, processes=2, devices=2, TEACHER_CACHE="1")
+    assert both[0] == both[1]
+    np.testing.assert_allclose(both[0]["losses"], alone["losses"], rtol=1e-5)
+    caches = [list((folder / "recognition/teacher_cache").iterdir()) for folder in (one, two)]
+    assert [path.name for path in caches[0]] == [path.name for path in caches[1]] and len(caches[0]) == 1
