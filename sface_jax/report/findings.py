@@ -62,6 +62,15 @@ class Findings:
         """What fixes the synthetic pictures: `classes`, `per_class`, `pictures`, `psi`, `seed`, ..."""
         return self.synthetic.get("recipe", {})
 
+    @property
+    def on_authentic(self) -> set[str]:
+        """The networks of this run that were trained on the authentic dataset."""
+        return {
+            name
+            for name, config in self.configs.items()
+            if config.get("stage") == "recognition" and str(config.get("dataset")).endswith("/authentic")
+        }
+
     def result(self, kind: str) -> dict[str, Any]:
         """The result of the (last) stage of a kind, empty if none finished."""
         results = [stage["result"] for stage in self.stages.values() if stage["kind"] == kind]

@@ -51,7 +51,7 @@ def run(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
 
 def render(findings: Findings, title: str = "") -> str:
     """The page: self-contained HTML that reads without scripts."""
-    benchmarks = utility.benchmarks(findings.verification)
+    benchmarks = utility.benchmarks(findings.verification, findings.on_authentic)
     leak = leakage.leakage(findings.audit)
     strict = jinja2.StrictUndefined
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=strict)

@@ -31,7 +31,11 @@ def useful(benchmarks: list[Benchmark]) -> Answer | None:
     if best is None:
         if ceiling is None:
             return None
-        text = f"of pairs of {benchmark.label} judged rightly after training on authentic pictures. Chance is 50 %."
+        text = f"of pairs of {benchmark.label} judged rightly after training on authentic pictures ({ceiling.label})."
+        teacher = benchmark.find("teacher")
+        if teacher is not None and teacher is not ceiling:
+            text += f" Its teacher: {words.percent(teacher.accuracy)}."
+        text += " Chance is 50 %."
         return Answer("Useful?", words.percent(ceiling.accuracy), "accuracy", text, "plain")
     text = f"of pairs of {benchmark.label} judged rightly by the best one trained on synthetic faces ({best.label})."
     if plain is not None and best is not plain:
@@ -63,7 +67,12 @@ def summary(findings: Findings, benchmarks: list[Benchmark]) -> str:
     sentences = []
     train = findings.counts.get("splits", {}).get("train", {})
     people = "procedural identities (drawn by a program; no person exists)" if findings.procedural else "identities"
-    if train:
+    if train and not (findings.recipe or findings.gan_log):
+        sentences.append(
+            f"Recognisers were trained on {words.count(train.get('pictures'))} authentic pictures of "
+            f"{words.count(train.get('identities'))} {people}."
+        )
+    elif train:
         sentences.append(
             f"A generator learned from {words.count(train.get('pictures'))} pictures of "
             f"{words.count(train.get('identities'))} {people}"
@@ -88,6 +97,8 @@ def summary(findings: Findings, benchmarks: list[Benchmark]) -> str:
 
 def title(benchmarks: list[Benchmark], leakage: Leakage | None) -> str:
     """The question that this report answers."""
+    if benchmarks and not leakage and benchmarks[0].best is None:
+        return "How good are these recognisers?"
     asked = [word for word, there in (("useful", benchmarks), ("private", leakage)) if there]
     if not asked:
         return "Synthetic faces"

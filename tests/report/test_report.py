@@ -173,3 +173,19 @@ def test_damaged_json_is_named(tmp_path):
 )
 def test_numbers_in_words(shown, expected):
     assert shown == expected
+
+
+def test_recognisers_of_authentic_pictures_are_not_called_synthetic(tmp_path):
+    folder = epath.Path(tmp_path)
+    config = {"stage": "recognition", "dataset": "{workdir}/authentic"}
+    files.write_json(folder / "config.json", {"classification": config, "combined": config})
+    splits = {"train": {"identities": 3, "pictures": 30}}
+    files.write_json(folder / "authentic" / "manifest.json", {"counts": {"splits": splits}})
+    for name, accuracy in (("teacher", 0.97), ("classification", 0.8), ("combined", 0.9)):
+        benchmarks = {"view1": {"accuracy": accuracy, "std": 0.01, "tar_at_far_1e-3": 0.5, "pairs": 9, "folds": 10}}
+        files.write_json(folder / "verification" / f"{name}.json", {"network": name, "benchmarks": benchmarks})
+    report.run(CONFIG, folder)
+    page = (folder / "report" / "index.html").read_text()
+    assert "How good are these recognisers?" in page and "(combined). Its teacher: 97.0" in page
+    assert "authentic pictures, their labels and the teacher" in page and "A generator learned" not in page
+    assert "trained on synthetic" not in page and "saw only synthetic" not in page
