@@ -92,8 +92,8 @@ def channel_sums(x: Float[Array, "*b c"]) -> Float[Array, " c"]:
 
     def product(x):
         flat = x.reshape(-1, x.shape[-1])
-        # A product adds one number after the other. Folding first keeps the error so small that PReLUs' kinks are passed
-        # on the right side: gradients are then as near to float64's as 1e-5, and 7e-4 otherwise.
+        # A product adds one number after the other. Folding first keeps the error so small that the kinks of PReLUs are
+        # passed on the right side: gradients are then as near to float64's as 1e-5, and 7e-4 otherwise.
         fold = math.gcd(len(flat), 64) if len(flat) > 128 else 1
         flat = sum(jnp.split(flat, fold))
         return jnp.matmul(jnp.ones((1, len(flat)), x.dtype), flat, precision=jax.lax.Precision.HIGHEST)[0]

@@ -110,7 +110,7 @@ def test_a_config_names_it(tmp_path):
     assert module == MobileFaceNet((2, 8, 12, 4), 4, 64, dtype=jnp.dtype("bfloat16"))
     assert network.build(network.attributes(module)) == module
     for key, value in {"blocks": (1, 1, 1, 1), "widths": (8,), "dropout": 0.4, "squeeze_excitation": True}.items():
-        with pytest.raises(UserError, match=f"mobilefacenet has no {key}: leave config.{key}"):
+        with pytest.raises(UserError, match=f"mobilefacenet has no {key}: set --config.{key}="):
             network.architecture("mobilefacenet", **{key: value})
 
 
