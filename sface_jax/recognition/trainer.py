@@ -146,8 +146,8 @@ class Trainer:
     def abstract(self) -> tuple[State, Tree, Batch]:
         """Shapes and shardings of what `update` takes: state, the teacher's variables, a global batch."""
 
-        def placed(tree: Tree, shardings: Tree) -> Tree:
-            return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), tree, shardings)
+        def placed(x: Any, sharding: jax.sharding.Sharding) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
 
         n, side = self.config.batch_size, self.image_size
         batch = {"image": np.broadcast_to(np.uint8(0), (n, side, side, 3)), "label": np.broadcast_to(np.int32(0), n)}
@@ -155,12 +155,9 @@ class Trainer:
         if self.targets is not None:
             batch["target"] = np.broadcast_to(np.float32(0), (n, *self.targets.shape[1:]))
         elif self.teacher:
-            variables = placed(*self._everywhere(self.teacher.variables))
-        state = placed(jax.eval_shape(self._make), self._shardings)
-        return state, variables, placed(batch, jax.tree.map(lambda _: self._spread, batch))
-
-    def _everywhere(self, tree: Tree) -> tuple[Tree, Tree]:
-        return tree, jax.tree.map(lambda _: self._whole, tree)
+            variables = jax.tree.map(lambda x: placed(x, self._whole), self.teacher.variables)
+        state = jax.tree.map(placed, jax.eval_shape(self._make), self._shardings)
+        return state, variables, jax.tree.map(lambda x: placed(x, self._spread), batch)
 
     def compile(self) -> jax.stages.Compiled:
         """Compiles the step, once."""
