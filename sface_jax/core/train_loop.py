@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import queue
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -11,6 +13,7 @@ from typing import Any, TypeVar
 
 import jax
 import numpy as np
+from absl import logging
 from etils import epath
 
 from sface_jax.core import files
@@ -21,6 +24,9 @@ from sface_jax.core.progress import Progress
 
 State = TypeVar("State")
 Tell = Callable[[np.ndarray], list[str]]
+
+STARVED = 20.0
+"""Percent of `input_bound_percent` above which the input pipeline is worth mending."""
 
 
 def run(
@@ -44,6 +50,9 @@ def run(
 
     A run cut off at any step and started again goes through the same states as one that was not: the batches and
     every random number are functions of the step.
+
+    With the scalars of the steps `input_bound_percent` is logged: the share of the time since the last logged step for
+    which this process's devices stood idle because the next batch was not there, see `_InputClock`.
 
     Args:
         name: shown in the progress line.
@@ -78,24 +87,30 @@ def run(
     progress = Progress(name, total_steps, start=start)
     window = _Window(name, directory, checkpoints, tell)
     clock, logged = time.monotonic(), start
+    input_clock, warned = _InputClock(), False
     try:
         with _until_terminated() as terminated:
             iterator: Iterator[Any] = iter(batches(start)) if start < total_steps else iter(())
             for number in range(start, total_steps):
-                batch = next(iterator)
+                batch = input_clock.next(iterator)
                 state, scalars = step(state, batch, number)
+                input_clock.dispatched(scalars)
                 done = number + 1
                 last = done == total_steps
                 window.add(done, scalars, batch)
                 if done % log_every == 0 or last:
                     means = window.means()
                     window = _Window(name, directory, checkpoints, tell)
+                    seconds = time.monotonic() - clock
                     if pictures_per_step:
-                        rate = pictures_per_step * (done - logged) / (time.monotonic() - clock)
-                        means["pictures_per_second"] = rate
+                        means["pictures_per_second"] = pictures_per_step * (done - logged) / seconds
+                    starved = 100 * input_clock.idle() / seconds
+                    if starved > STARVED and logged > start and not warned:
+                        warned = True
+                        _warn(name, starved, done - logged)
                     clock, logged = time.monotonic(), done
-                    writer.write(done, means)
-                    progress.update(done, **means)
+                    writer.write(done, means | {"input_bound_percent": starved})
+                    progress.update(done, **means, input_bound=f"{starved:.0f}%")
                 for every, hook in hooks:
                     if done % every == 0 or last:
                         extra = hook(state, done)
@@ -110,9 +125,71 @@ def run(
         if start < total_steps:
             progress.close()
     finally:
+        input_clock.close()
         writer.close()
         checkpoints.close()
     return state
+
+
+def _warn(name: str, starved: float, steps: int) -> None:
+    logging.warning(
+        "%s: for %.0f %% of the last %d steps the device stood idle because the next batch was not there: "
+        "--config=configs/benchmark.py:loader tells what the input pipeline gives; where it augments pictures, raise "
+        "--config.workers to the number of cores",
+        *(name, starved, steps),
+    )
+
+
+class _InputClock:
+    """How long the devices of this process stand idle because the next batch is not there.
+
+    To wait for a batch does no harm while the device is at work on earlier steps. So a thread notes when the results of
+    each step are there, and of a wait only what comes after those of the last step is counted. The first batch, for
+    which workers have to start, is not; nor is what a process waits for another one, within a step. Where the thread is
+    late to note a step, because the pipeline keeps Python busy, too little is counted, never too much.
+    """
+
+    def __init__(self):
+        """Starts the thread."""
+        self._steps: queue.SimpleQueue[tuple[int, Any] | None] = queue.SimpleQueue()
+        self._dispatched = 0
+        self._ready = 0, 0.0  # the last step whose results are there, and since when
+        self._idle = 0.0
+        # a daemon, so that a device that never answers does not keep a failed run from ending
+        threading.Thread(target=self._watch, name="input-clock", daemon=True).start()
+
+    def next(self, iterator: Iterator[Any]) -> Any:
+        """Takes the next batch, and counts the wait as far as the device was idle."""
+        began = time.monotonic()
+        batch = next(iterator)
+        ended = time.monotonic()
+        step, since = self._ready
+        if step and step == self._dispatched:
+            self._idle += max(ended - max(began, since), 0.0)
+        return batch
+
+    def dispatched(self, results: Any) -> None:
+        """A step was given to the device; `results` are not donated to a later one."""
+        self._dispatched += 1
+        self._steps.put((self._dispatched, results))
+
+    def idle(self) -> float:
+        """The seconds counted since this was last asked."""
+        idle, self._idle = self._idle, 0.0
+        return idle
+
+    def close(self) -> None:
+        """Ends the thread once the device is done."""
+        self._steps.put(None)
+
+    def _watch(self) -> None:
+        while (step := self._steps.get()) is not None:
+            number, results = step
+            try:
+                jax.block_until_ready(results)
+            except RuntimeError:
+                return  # whoever reads the results will be told
+            self._ready = number, time.monotonic()
 
 
 class _Window:

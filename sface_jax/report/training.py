@@ -113,8 +113,19 @@ def gan_curves(log: Log) -> list[tuple[Markup, str]]:
             colours[label] = "other"
         alt = f"{chart.ylabel} over steps: {', '.join(series)}"
         drawing = plots.curves(chart.name, series, colours, alt, xlabel="step", ylabel=chart.ylabel)
-        drawn.append((drawing, chart.caption))
+        drawn.append((drawing, chart.caption if drawn else chart.caption + _waited({"": log})))
     return drawn
+
+
+def _waited(logs: dict[str, Log]) -> str:
+    """A sentence on how long devices waited for pictures, by the names of the logs; empty where that was not logged."""
+    shares = []
+    for name, log in logs.items():
+        _, percents = log.get("input_bound_percent", ((), ()))
+        if len(percents):
+            usual = np.median(percents[1:] if len(percents) > 1 else percents)  # the first is of a step being compiled
+            shares.append(f"{name} {usual:.0f}{words.UNIT}".strip())
+    return f" Share of the time that devices waited for pictures: {', '.join(shares)}." if shares else ""
 
 
 def collapse(log: Log) -> str:
@@ -149,14 +160,16 @@ def kept(best: dict[str, Any]) -> str:
 def recognition_curves(logs: dict[str, Log]) -> list[tuple[Markup, str]]:
     """The recognisers' scalars, all networks in one chart each."""
     charts = []
+    networks = sorted(logs, key=utility.order)
+    waited = _waited({utility.describe(network)[0]: logs[network] for network in networks})
     for scalar, ylabel, log, caption in RECOGNITION:
         series, colours = {}, {}
-        for network in sorted(logs, key=utility.order):
+        for network in networks:
             if scalar in logs[network]:
                 label, _, colour = utility.describe(network)
                 series[label], colours[label] = logs[network][scalar], colour
         if series:
             alt = f"{ylabel} over steps of {', '.join(series)}"
             chart = plots.curves(f"recognition-{scalar}", series, colours, alt, xlabel="step", ylabel=ylabel, log=log)
-            charts.append((chart, caption))
+            charts.append((chart, caption if charts else caption + waited))
     return charts

@@ -4,8 +4,10 @@ import itertools
 import json
 import os
 import signal
+import time
 
 import flax.struct
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -99,3 +101,57 @@ def test_hooks_are_called_on_their_steps_and_at_the_end(tmp_path):
     run(tmp_path, hooks=[(4, lambda state, step: seen.append(step) or {"extra": step})])
     assert seen == [4, 8, 10]
     assert '"extra": 8.0' in (tmp_path / "metrics.jsonl").read_text()
+
+
+class Busy:
+    """The results of a step that is ready at a time."""
+
+    def __init__(self, until):
+        self.until = until
+
+    def block_until_ready(self):
+        time.sleep(max(self.until - time.monotonic(), 0))
+
+
+def slow(seconds):
+    while True:
+        time.sleep(seconds)
+        yield 1.0
+
+
+@pytest.mark.parametrize(
+    ("batch", "work", "expected"), [(0.02, 0.0, 1.0), (0.0, 0.02, 0.0), (0.03, 0.015, 0.5), (0.015, 0.03, 0.0)]
+)
+def test_only_waits_of_an_idle_device_count_as_input_bound(batch, work, expected):
+    clock, batches, done = train_loop._InputClock(), slow(batch), 0.0
+    for number in range(13):
+        clock.next(batches)
+        began = began if number else time.monotonic()
+        done = max(done, time.monotonic()) + work  # the device takes one step after the other
+        clock.dispatched(Busy(done))
+    assert clock.idle() / (time.monotonic() - began) == pytest.approx(expected, abs=0.2)
+    assert clock.idle() == 0
+    clock.close()
+
+
+def test_a_run_that_waits_for_its_input_is_told_once(tmp_path, caplog):
+    options = {"total_steps": 12, "directory": epath.Path(tmp_path), "log_every": 3, "checkpoint_every": 100}
+    train_loop.run("count", start(), add, lambda first: slow(0.03), **options)
+    log = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert all(50 < line["input_bound_percent"] <= 100 for line in log[1:])
+    assert caplog.text.count("raise --config.workers") == 1
+
+
+def test_a_run_whose_device_is_busy_is_not_input_bound(tmp_path, caplog):
+    @jax.jit
+    def work(x):
+        return jax.lax.fori_loop(0, 20, lambda _, x: jnp.tanh(x @ x), x)
+
+    def step(state, batch, number):
+        state, told = add(state, batch, number)
+        return state, {"loss": told["loss"] + 0 * work(jnp.ones((300, 300))).sum()}
+
+    run(tmp_path, step)
+    log = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert all(line["input_bound_percent"] < 5 for line in log)
+    assert "--config.workers" not in caplog.text

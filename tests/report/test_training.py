@@ -68,3 +68,16 @@ def test_best_checkpoint(tmp_path):
     for value, shown in ((0.012345, "0.0123"), (None, "–")):
         files.write_json(workdir / "gan" / "best.json", {"step": 12000, "metric": "frechet", "value": value})
         assert f"by Fréchet distance ({shown}), is that of step 12,000:" in render(workdir)
+
+
+def test_waiting_for_pictures_is_told_beside_the_first_chart(tmp_path):
+    workdir = epath.Path(tmp_path)
+    write_log(workdir)
+    assert "waited for pictures" not in render(workdir)
+    write_log(workdir, input_bound_percent=12.3, d_real_sign=0.4)
+    page = render(workdir)
+    assert page.count("Share of the time that devices waited for pictures: 12\xa0%.") == 1
+    log = {"loss": (np.arange(3.0), np.ones(3)), "input_bound_percent": (np.arange(3.0), np.array([90.0, 1.0, 3.0]))}
+    log["classification_loss"] = log["loss"]
+    (_, caption), *others = training.recognition_curves({"authentic": log, "combined": log})
+    assert re.search(r"pictures: .+ 2\xa0%, .+ 2\xa0%\.$", caption) and not others
