@@ -8,6 +8,10 @@ class UserError(Exception):
     """
 
 
+class Damaged(UserError):
+    """A file, a record or a picture is not what its format says: cut short, altered, or something else altogether."""
+
+
 class Unfinished(UserError):
     """A `UserError` that comes while a stage is at work: what it has made so far stays, bound to its config."""
 
