@@ -1,8 +1,4 @@
-"""Pickles with tensors of PyTorch, read without running anything in them and without PyTorch.
-
-A pickle is a program: it names functions and calls them. Here every name it may use stands for a class or function of
-this file, or for a container of Python's that does nothing but hold; any other name ends the reading. Nothing is
-imported.
+"""Pickles with tensors of PyTorch, read without running anything in them (see `core.unpickling`), without PyTorch.
 
 Tensors are calls of `torch._utils._rebuild_tensor_v2` with a storage and strides. The pickle names a storage by a
 persistent id; where its bytes lie depends on the file, see `torch_files` for the one in use. In PyTorch's legacy
@@ -12,21 +8,22 @@ of the storages' keys; then for each key the number of elements, int64, and thei
 
 from __future__ import annotations
 
-import collections
 import io
 import math
-import pickle
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
+from sface_jax.core import unpickling
 from sface_jax.core.errors import UserError
+from sface_jax.core.unpickling import Function, Inert
 
 MAGIC = 0x1950A86A20F9469CFC6C
 PROTOCOL = 1001
+_MOST_DIMENSIONS = 64
 
 STORAGES = {
     "FloatStorage": np.float32,
@@ -42,28 +39,6 @@ STORAGES = {
     "BoolStorage": np.bool_,
 }
 """PyTorch's storage classes, and the types of their elements."""
-
-
-class Inert:
-    """Stands for whatever is not looked at: made of anything, keeps nothing."""
-
-    def __new__(cls, *args: Any) -> Inert:
-        """Takes whatever the pickle calls it with."""
-        return super().__new__(cls)
-
-    def __setstate__(self, state: Any) -> None:
-        """Passes over the state that a pickle would set; sent to a class in place of an instance, it fails."""
-
-
-class Function(Inert):
-    """Stands for a function."""
-
-    def __init__(self, function: Callable[..., Any]):
-        self.function = function
-
-    def __call__(self, *args: Any) -> Any:
-        """Calls it."""
-        return self.function(*args)
 
 
 class StorageType(Inert):
@@ -95,8 +70,10 @@ class Tensor(Inert):
     """A view of a storage, by `_rebuild_tensor_v2`'s arguments."""
 
     def __init__(self, storage: Any, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *rest: Any):
-        numbers = (offset, *size, *stride)
-        if not isinstance(storage, Storage) or len(size) != len(stride) or not all(type(n) is int for n in numbers):
+        if not isinstance(storage, Storage) or not len(size) == len(stride) <= _MOST_DIMENSIONS:
+            raise UserError("has a tensor without sense")
+        # Products of numbers of a million digits would take for ever.
+        if not all(type(n) is int and abs(n) < 1 << 48 for n in (offset, *size, *stride)):
             raise UserError("has a tensor without sense")
         self.storage, self.offset, self.size, self.stride = storage, offset, size, stride
 
@@ -125,19 +102,8 @@ def _parameter(data: Any, *rest: Any) -> Any:
     return data
 
 
-def _latin(text: str, encoding: str) -> bytes:
-    """`_codecs.encode`, by which old protocols write bytes."""
-    if encoding != "latin1":
-        raise UserError(f"has bytes in the encoding {encoding}")
-    return text.encode(encoding)
-
-
 NAMES: dict[str, Any] = {
-    # Immutable types of Python's: a pickle can make instances of them, and change nothing.
-    "collections.OrderedDict": collections.OrderedDict,
-    "builtins.set": set,
-    "__builtin__.set": set,
-    "_codecs.encode": Function(_latin),
+    **unpickling.CONTAINERS,
     "torch._utils._rebuild_tensor": Function(Tensor),
     "torch._utils._rebuild_tensor_v2": Function(Tensor),
     "torch._utils._rebuild_parameter": Function(_parameter),
@@ -158,72 +124,23 @@ NAMES: dict[str, Any] = {
 """What stands for the names that any file of tensors may use."""
 
 
-# Python's own reader in Python: the one in C can be made to take gigabytes by a memo of far-apart numbers.
-class Unpickler(pickle._Unpickler):
-    """Follows a pickle in which every name stands for something known.
+class Unpickler(unpickling.Unpickler):
+    """Also knows storages.
 
     Attributes:
-        names: of the file's kind.
         storages: by their keys, as the pickle names them; see `persistent_load`.
     """
 
+    hint = ". Where you trust the file, save its state dict alone"
+
     def __init__(self, stream: io.BufferedIOBase, names: Mapping[str, Any] = NAMES):
-        super().__init__(stream)
-        self.names = names
+        super().__init__(stream, names)
         self.storages: dict[str, Storage] = {}
-
-    def load_setitem(self) -> None:
-        """Sets an entry of a dict."""
-        self._plain_keys(self.stack[-2:-1])
-        super().load_setitem()
-
-    def load_setitems(self) -> None:
-        """Sets entries of a dict."""
-        self._plain_keys(self.stack[::2])
-        super().load_setitems()
-
-    def load_dict(self) -> None:
-        """Makes a dict."""
-        self._plain_keys(self.stack[::2])
-        super().load_dict()
-
-    def load_additems(self) -> None:
-        """Adds items to a set."""
-        self._plain_keys(self.stack)
-        super().load_additems()
-
-    def load_frozenset(self) -> None:
-        """Makes a frozen set."""
-        self._plain_keys(self.stack)
-        super().load_frozenset()
-
-    dispatch = {
-        **pickle._Unpickler.dispatch,
-        pickle.SETITEM[0]: load_setitem,
-        pickle.SETITEMS[0]: load_setitems,
-        pickle.DICT[0]: load_dict,
-        pickle.ADDITEMS[0]: load_additems,
-        pickle.FROZENSET[0]: load_frozenset,
-    }
-
-    def _plain_keys(self, keys: list[Any]) -> None:
-        # A tuple of tuples of tuples, few bytes long, takes for ever to be hashed.
-        if not all(isinstance(key, str | int | bytes | float | None) for key in keys):
-            raise UserError("has something else than names and numbers for keys")
-
-    def find_class(self, module: str, name: str) -> Any:
-        """Returns the stand-in, and never imports."""
-        if (found := self.names.get(f"{module}.{name}")) is not None:
-            return found
-        if not name:
-            raise EOFError("the pickle ends within a name")
-        raise UserError(
-            f"would call {module}.{name}, which no arrays need: it was not run. Where you trust the file, "
-            "save its state dict alone"
-        )
 
     def persistent_load(self, pid: Any) -> Storage:
         """Returns the storage of the id ("storage", class, key, device, size, view), still empty."""
+        if not isinstance(pid, tuple) or len(pid) not in (5, 6):
+            raise UserError("has a storage of an unknown kind")
         kind, cls, key, _, size, *view = pid
         if kind != "storage" or not isinstance(cls, StorageType) or not isinstance(key, str) or any(view):
             raise UserError("has a storage of an unknown kind")
