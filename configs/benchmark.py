@@ -18,6 +18,11 @@ in batches of 16. Expected: a table, and DIR/benchmark/recognition.json. On an a
     --config.batch_size=512 --config.dtype=bfloat16 --config.peak_tflops=989
 
 and the table tells the share of that peak (989 is an H100's or H200's in bfloat16).
+
+    python -m sface_jax.main --config=configs/benchmark.py:loader --workdir=DIR
+
+Needs: DIR/authentic, or another dataset in `--config.dataset`. Times the input pipeline against decoding alone, with
+threads and with worker processes. Expected: a table of pictures/s, and DIR/benchmark/loader.json, in a minute.
 """
 
 from ml_collections import ConfigDict
@@ -26,11 +31,13 @@ from configs import classification, gan
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """Returns GANs of the paper's size at 32 and 64 pixels, or with variant "recognition" its recogniser."""
+    """Returns GANs of the paper's size at 32 and 64 pixels, or the benchmark of a variant, see above."""
     if variant == "recognition":
         return _recognition()
+    if variant == "loader":
+        return _loader()
     if variant:
-        raise ValueError(f'configs/benchmark.py has no variant "{variant}": there is "recognition"')
+        raise ValueError(f'configs/benchmark.py has no variant "{variant}": there are "recognition" and "loader"')
     config = gan.get_config()
     config.stage = "benchmark"
     config.sizes = (32, 64)  # pixels
@@ -49,4 +56,16 @@ def _recognition() -> ConfigDict:
     config.batch_size = 16
     config.rounds = 5
     config.peak_tflops = 0.0  # of all devices, in config.dtype; above 0 the share of it is told
+    return config
+
+
+def _loader() -> ConfigDict:
+    config = ConfigDict()
+    config.name = config.stage = "benchmark_loader"
+    config.dataset = "{workdir}/authentic"
+    config.split = "train"
+    config.batch_size = 128
+    config.pictures = 50_000  # in each measurement
+    config.worker_counts = (0, 2)  # processes; 0 measures threads
+    config.rounds = 5
     return config

@@ -3,9 +3,10 @@
     python -m sface_jax.main --config=configs/verify.py --workdir=DIR
 
 Needs: the networks in DIR/recognition, and DIR/authentic with held-out identities. A benchmark in LFW's format is
-named by its pairs file and its folder of pictures (aligned as the training pictures are):
+named by its pairs file and its folder of pictures (aligned as the training pictures are), lists "path path 1" or
+"path path 0" likewise; a pack of InsightFace's is a file by itself, in which nothing is run:
 
-    --config.benchmarks="('heldout', 'lfw=PAIRS_FILE:FOLDER')"
+    --config.benchmarks="('heldout', 'lfw=PAIRS_FILE:FOLDER', 'agedb_30.bin')"
 
 A recogniser from PyTorch, in a `.pth`, `.pt`, `.safetensors` or `.npz` file, is read as it is:
 
@@ -35,7 +36,8 @@ def get_config(variant: str = "") -> ConfigDict:
     config.stage = "verify"
     config.networks = ("authentic", "classification", "distillation", "combined")  # under DIR/recognition, or paths
     config.network = ""  # a single one in their place, such as a PyTorch file
-    config.benchmarks = ("heldout",)  # "heldout", "name=pairs_file:folder", or a pairs file alone
+    # "heldout" or "verification", splits of DIR/authentic; "name=pairs_file:folder"; a pairs file alone; "pack.bin".
+    config.benchmarks = ("heldout",)
     config.root = ""  # the folder of pictures of a pairs file alone
     config.baselines = ()  # ("pixels",) adds a matcher without learning
     config.folds = 10  # for pairs files that have one fold only

@@ -26,9 +26,12 @@ STAGES = {
     "recognition": "sface_jax.recognition.train",
     "verify": "sface_jax.verification.evaluate",
     "privacy": "sface_jax.privacy.audit",
+    "overlap": "sface_jax.privacy.overlap",
+    "export": "sface_jax.data.export",
     "report": "sface_jax.report.report",
     "benchmark": "sface_jax.gan.benchmark",
     "benchmark_recognition": "sface_jax.recognition.benchmark",
+    "benchmark_loader": "sface_jax.data.benchmark",
     "compile": "sface_jax.gan.compile",
     "compile_recognition": "sface_jax.recognition.compile",
 }
@@ -40,12 +43,13 @@ GIVEN = {
     "recognition": {"open_network": "sface_jax.convert.recognizers"},
     "verify": {"open_network": "sface_jax.convert.recognizers"},
     "privacy": {"open_network": "sface_jax.convert.recognizers"},
+    "overlap": {"open_network": "sface_jax.convert.recognizers"},
 }
 
 # Stages that only look at what others made: run anew with another config. A report takes a second, and what it
 # reports on may have grown.
-ALWAYS = ("report", "benchmark", "benchmark_recognition", "compile", "compile_recognition")
-AGAIN = {"verify": "changed", "privacy": "changed"} | dict.fromkeys(ALWAYS, "always")
+ALWAYS = ("report", "benchmark", "benchmark_recognition", "benchmark_loader", "compile", "compile_recognition")
+AGAIN = {"verify": "changed", "privacy": "changed", "overlap": "changed"} | dict.fromkeys(ALWAYS, "always")
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "The config file, e.g. configs/quickstart.py", lock_config=True

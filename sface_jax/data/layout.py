@@ -1,8 +1,12 @@
-"""How a dataset lies on disk: the one definition that builders, writer and reader share.
+"""How a dataset lies on disk: the one definition that writer and reader share.
 
 A dataset is a TFDS directory: ArrayRecord shards, `dataset_info.json`, `features.json`, `label.labels.txt`, and
 beside them `labels_<split>.npy`, a copy of the labels that saves reading every record. `dataset_info.json` is written
 last: a folder that has it is whole.
+
+TFDS finds a dataset by its name where it lies in a folder of its version: `1.0.0/` holds copies of the three text
+files, which point to the shards above. So `tfds.data_source("<folder>", data_dir="<where the folder is>")` opens it
+as well as `tfds.builder_from_directory`.
 """
 
 from __future__ import annotations
@@ -60,25 +64,29 @@ def features_json(image_size: int, num_classes: int, encoding: str) -> dict[str,
     return {"pythonClassName": f"{package}.features_dict.FeaturesDict", "featuresDict": {"features": features}}
 
 
-def info_json(splits: Mapping[str, tuple[Sequence[int], int]], description: str) -> dict[str, Any]:
+def info_json(
+    splits: Mapping[str, tuple[Sequence[int], int]], description: str, licence: str = "", shards_in: str = ""
+) -> dict[str, Any]:
     """`dataset_info.json` as TFDS writes it.
 
     Args:
         splits: of each split, in order, the number of records in each shard and the bytes in all.
         description: what the dataset is.
+        licence: under which it is handed on; left out where it is not known.
+        shards_in: where the shards lie, seen from the file, e.g. "../".
     """
     return {
         "name": NAME,
         "version": VERSION,
         "description": description,
-        "moduleName": "sface_jax.data.builders",
         "fileFormat": "array_record",
         "disableShuffling": True,
+        **({"redistributionInfo": {"license": licence}} if licence else {}),
         "supervisedKeys": {"tuple": {"items": [{"featureKey": "image"}, {"featureKey": "label"}]}},
         "splits": [
             {
                 "name": split,
-                "filepathTemplate": TEMPLATE,
+                "filepathTemplate": shards_in + TEMPLATE,
                 "numBytes": str(size),
                 "shardLengths": [str(length) for length in lengths],
             }

@@ -49,6 +49,11 @@ class Mixture(PictureSet):
         self.labels = np.concatenate(moved).astype(np.int32)
         self._parts, self._ends = list(parts), np.cumsum([len(part) for part in parts])
 
+    def keep_encoded(self, limit: int) -> None:
+        """See `PictureSet`; each set gets an equal share of the limit."""
+        for part in self._parts:
+            part.keep_encoded(limit // len(self._parts))
+
     def names_of(self, indices: Integer[np.ndarray, " k"]) -> list[str]:
         """See `PictureSet`; a name begins with the number of its set, counted from 0."""
         found = []

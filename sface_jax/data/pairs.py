@@ -1,19 +1,27 @@
-"""Verification pairs: drawn from a labelled split, or read from a file in LFW's format."""
+"""Verification pairs: drawn from a labelled split, read from a list in LFW's or another format, or from a pack.
+
+A pack is InsightFace's `.bin`: a pickle of 2P encoded pictures, the first and second of each pair in turn, and P
+booleans, whether both show one identity.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import pickle
+import re
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from etils import epath
 from jaxtyping import Bool, Integer
 
 from sface_jax.core import files
-from sface_jax.core.errors import UserError
+from sface_jax.core.errors import Damaged, UserError
+from sface_jax.core.unpickling import ARRAYS, Array, Unpickler
 from sface_jax.data import folders
-from sface_jax.data.dataset import Split
+from sface_jax.data.dataset import PictureSet
+from sface_jax.data.sources import Source
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,31 +156,37 @@ class _Line(NamedTuple):
 
 
 def read_pairs_file(path: files.PathLike, root: files.PathLike) -> tuple[list[epath.Path], Pairs]:
-    """Reads LFW's `pairs.txt` or `pairsDevTest.txt` for a folder of pictures.
+    """Reads LFW's `pairs.txt` or `pairsDevTest.txt`, or a list of paths, for a folder of pictures.
 
-    Picture i of a name is the file `<name>/<name>_<i, 4 digits>.*`; in a folder named otherwise it is the i-th
-    picture in natural order, from 1.
+    LFW's: the first line is "folds<TAB>mated pairs a fold" or "mated pairs", then as many `name i j` and
+    `name1 i name2 j` lines a fold. Picture i of a name is the file `<name>/<name>_<i, 4 digits>.*`; in a folder named
+    otherwise it is the i-th picture in natural order, from 1.
+
+    A list of paths has a line `path1 path2 same` for a pair, apart by commas, tabs or blanks, or two lines
+    `path1 same` and `path2 same`, as CALFW and CPLFW have; `same` is 0 where the identities differ. It has one fold.
 
     Args:
-        path: the file; its first line is "folds<TAB>mated pairs a fold" or "mated pairs", then as many
-            `name i j` and `name1 i name2 j` lines a fold.
-        root: the folder of `<identity>/<picture>` files.
+        path: the file.
+        root: the folder that the file speaks of.
 
     Returns:
         The pictures that the pairs name, each once, and the pairs as positions among them.
 
     Raises:
-        UserError: the file is not in this format, or names a picture that is not there.
+        UserError: the file is not in these formats, or names a picture that is not there.
     """
-    lines, folds = _parse(path)
+    rows = _rows(path)
+    if rows and len(_fields(rows[0][1])) > 1 and not all(map(_is_whole, _fields(rows[0][1]))):
+        return _read_list(path, rows, epath.Path(root))
+    lines, folds = _parse(path, rows)
     people = {name for line in lines for name, _ in (line.first, line.second)}
     numbered = {name: _numbered(listed, name) for name, listed in folders.scan(root).items() if name in people}
     pairs, keys = _resolve(path, lines, folds, numbered, f"under {root}")
     return keys, pairs
 
 
-def read_split_pairs(path: files.PathLike, split: Split) -> Pairs:
-    """Reads a pairs file for a dataset's split; picture i of a name is its i-th in the split, from 1.
+def read_split_pairs(path: files.PathLike, split: PictureSet | Source) -> Pairs:
+    """Reads a pairs file in LFW's format for a split or a source; picture i of a name is its i-th there, from 1.
 
     Returns:
         The pairs, as positions in the split.
@@ -180,12 +194,15 @@ def read_split_pairs(path: files.PathLike, split: Split) -> Pairs:
     Raises:
         UserError: the file is not in LFW's format, or names a picture that is not there.
     """
-    lines, folds = _parse(path)
+    lines, folds = _parse(path, _rows(path))
+    order = np.argsort(split.labels, kind="stable")
+    bounds = np.searchsorted(split.labels[order], np.arange(len(split.class_names) + 1))
     numbered = {
-        split.class_names[label]: dict(enumerate(np.flatnonzero(split.labels == label).tolist(), start=1))
-        for label in split.classes
+        name: dict(enumerate(order[start:end].tolist(), start=1))
+        for name, start, end in zip(split.class_names, bounds, bounds[1:], strict=False)
     }
-    pairs, positions = _resolve(path, lines, folds, numbered, f"in split {split.name}")
+    where = f"in split {split.name}" if isinstance(split, PictureSet) else "in the source"
+    pairs, positions = _resolve(path, lines, folds, numbered, where)
     positions = np.array(positions)
     return dataclasses.replace(pairs, first=positions[pairs.first], second=positions[pairs.second])
 
@@ -213,12 +230,55 @@ def write_pairs_file(
     files.write_text(path, "\n".join(lines) + "\n")
 
 
-def _parse(path: files.PathLike) -> tuple[list[_Line], int]:
-    """The pairs that the file names, and the number of folds."""
+def _rows(path: files.PathLike) -> list[tuple[int, str]]:
+    """The lines that are not empty, and their numbers."""
     path = epath.Path(path)
     if not path.exists():
         raise UserError(f"there is no pairs file {path}")
-    rows = [(number, line) for number, line in enumerate(path.read_text().splitlines(), start=1) if line.strip()]
+    try:
+        text = path.read_text()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is no pairs file: it holds no text") from error
+    return [(number, line) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
+
+
+def _fields(line: str) -> list[str]:
+    for separator in ("\t", ","):
+        if separator in line:
+            return [field.strip() for field in line.split(separator)]
+    return line.split()
+
+
+def _is_whole(field: str) -> bool:
+    return re.fullmatch("[0-9]{1,9}", field) is not None
+
+
+def _read_list(path: files.PathLike, rows: list[tuple[int, str]], root: epath.Path) -> tuple[list[epath.Path], Pairs]:
+    """Reads a list of paths, see `read_pairs_file`."""
+    parsed = [(number, _fields(line)) for number, line in rows]
+    if not _is_whole(parsed[0][1][-1]):
+        parsed = parsed[1:]  # the names of a table's columns
+    found = [(number, fields[:-1], fields[-1]) for number, fields in parsed]
+    if all(len(names) == 1 for _, names, _ in found) and len(found) % 2 == 0:
+        odd = next((n for (n, _, a), (_, _, b) in zip(found[::2], found[1::2], strict=True) if a != b), 0)
+        if odd:
+            raise UserError(f"{path}, line {odd}: the two pictures of a pair must have the same number behind them")
+        found = [(n, a + b, same) for (n, a, same), (_, b, _) in zip(found[::2], found[1::2], strict=True)]
+    positions: dict[str, int] = {}
+    for number, names, same in found:
+        if len(names) != 2 or not _is_whole(same):
+            raise UserError(f"{path}, line {number} is no pair: write two paths, and 1 or 0 for the same person or not")
+        for name in names:
+            if name not in positions and not (root / name).exists():
+                raise UserError(f"{path}, line {number}: there is no picture {name} under {root}")
+            positions.setdefault(name, len(positions))
+    first, second = (np.array([positions[names[side]] for _, names, _ in found], np.int64) for side in (0, 1))
+    same = np.array([int(same) > 0 for _, _, same in found], bool)
+    return [root / name for name in positions], Pairs(first, second, same, folds=1)
+
+
+def _parse(path: files.PathLike, rows: list[tuple[int, str]]) -> tuple[list[_Line], int]:
+    """The pairs that a file in LFW's format names, and the number of folds."""
     try:
         header = [int(field) for field in rows[0][1].split()]
         folds, mated = header if len(header) == 2 else (1, *header)
@@ -271,3 +331,72 @@ def _resolve(
     second = np.array([positions[line.second] for line in lines], np.int64)
     same = np.array([line.first[0] == line.second[0] for line in lines], bool)
     return Pairs(first, second, same, folds), found
+
+
+def read_bin(path: files.PathLike) -> tuple[list[bytes], Bool[np.ndarray, " p"]]:
+    """Reads a verification pack, as Python 2 or 3 wrote it; nothing in it is run.
+
+    Args:
+        path: a `.bin`; its pictures are bytes, bytearrays or one-dimensional arrays of uint8.
+
+    Returns:
+        2P encoded pictures (those of pair i are 2i and 2i + 1; one that occurs twice in the file may be one object),
+        and whether each pair is mated.
+
+    Raises:
+        UserError: there is no such file.
+        Damaged: it is none of a pack, cut short, or would call something.
+    """
+    path = epath.Path(path)
+    if not path.exists():
+        raise UserError(f"there is no pack of pairs {path}")
+    with path.open("rb") as file:
+        try:
+            contents, same = Unpickler(file, ARRAYS, encoding="bytes").load()
+            return _pictures(contents), _booleans(same, len(contents))
+        except UserError as error:
+            raise Damaged(f"{path} {error}") from error
+        except EOFError as error:
+            raise Damaged(f"{path} is cut short, or no pack of pairs: fetch it again") from error
+        except Exception as error:  # what damaged opcodes lead to may be any exception
+            raise Damaged(f"{path} is damaged, or no pack of pairs ({type(error).__name__}): fetch it again") from error
+
+
+def _pictures(contents: Any) -> list[bytes]:
+    if not isinstance(contents, list | tuple):
+        raise Damaged("holds no list of pictures")
+    made: dict[int, bytes] = {}  # the pickle may name a picture many times: it is copied once
+    for content in contents:
+        if id(content) in made:
+            continue
+        value = content.value if isinstance(content, Array) else content
+        if isinstance(value, np.ndarray) and value.dtype == np.uint8 and value.ndim == 1:
+            value = value.tobytes()
+        if not isinstance(value, bytes | bytearray):
+            raise Damaged("holds something else than encoded pictures")
+        made[id(content)] = bytes(value)
+    return [made[id(content)] for content in contents]
+
+
+def _booleans(same: Any, pictures: int) -> Bool[np.ndarray, " p"]:
+    values = same.value.tolist() if isinstance(same, Array) and same.value.ndim == 1 else same
+    if not isinstance(values, list | tuple) or not all(type(value) in (bool, int, float) for value in values):
+        raise Damaged("holds no list of booleans")
+    if pictures != 2 * len(values) or not pictures:
+        raise Damaged(f"holds {pictures} pictures and {len(values)} labels, not two pictures for each")
+    if not all(value in (0, 1) for value in values):
+        raise Damaged("has labels other than true and false")
+    return np.array(values, bool)
+
+
+def write_bin(path: files.PathLike, images: Sequence[bytes], same: Bool[np.ndarray, " p"]) -> None:
+    """Writes a verification pack that InsightFace opens, `pickle.load(file, encoding="bytes")`.
+
+    Args:
+        path: the `.bin`; it appears whole or not at all.
+        images: 2P encoded pictures; those of pair i are 2i and 2i + 1.
+        same: whether each pair is mated.
+    """
+    if len(images) != 2 * len(same):
+        raise ValueError(f"{len(images)} pictures are not two for each of {len(same)} pairs")
+    files.write_bytes(path, pickle.dumps((list(images), np.asarray(same, bool).tolist()), protocol=4))

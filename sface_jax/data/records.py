@@ -73,16 +73,18 @@ def finish(
     splits: Mapping[str, int],
     encoding: str = "png",
     description: str = layout.DESCRIPTION,
+    licence: str = "",
 ) -> dict[str, int]:
-    """Makes the folder a dataset that `tfds.builder_from_directory` opens: call it when every shard is written.
+    """Makes the folder a dataset that TFDS opens, see `layout`: call it when every shard is written.
 
     Args:
         directory: the folder with the shards.
         image_size: side of the square pictures, in pixels.
         class_names: names of the classes, by label.
         splits: number of shards of each split.
-        encoding: "png" or "jpeg".
+        encoding: "png" or "jpeg"; where there are both, "png", by which TFDS decodes either.
         description: one line on what the dataset is.
+        licence: under which it is handed on, where that is known.
 
     Returns:
         The number of records of each split.
@@ -105,9 +107,11 @@ def finish(
             size += sum(map(len, contents))
         facts[split] = lengths, size
         layout.write_labels(directory, split, labels)
-    files.write_text(directory / layout.NAMES_FILE, "".join(f"{name}\n" for name in class_names))
-    files.write_json(directory / layout.FEATURES_FILE, layout.features_json(image_size, len(class_names), encoding))
-    files.write_json(directory / layout.INFO_FILE, layout.info_json(facts, description))
+    features = layout.features_json(image_size, len(class_names), encoding)
+    for folder, shards_in in ((directory / layout.VERSION, "../"), (directory, "")):
+        files.write_text(folder / layout.NAMES_FILE, "".join(f"{name}\n" for name in class_names))
+        files.write_json(folder / layout.FEATURES_FILE, features)
+        files.write_json(folder / layout.INFO_FILE, layout.info_json(facts, description, licence, shards_in))
     return {split: sum(lengths) for split, (lengths, _) in facts.items()}
 
 

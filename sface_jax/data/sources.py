@@ -1,37 +1,64 @@
-"""Where labelled pictures come from: what a builder asks of a source, and the source of procedural faces."""
+"""Where labelled pictures come from: what stages ask of a source, and the source of procedural faces."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 import numpy as np
+from jaxtyping import Int32, Integer
 
 from sface_jax.core import pictures
+
+PROCEDURAL = "procedural"
+"""What a config calls the source of procedural faces."""
 
 _BLOCK = 256  # pictures rendered at a time
 
 
-class Picture(NamedTuple):
-    """A picture on its way into a dataset: PNG of the final size, RGB."""
-
-    identity: str
-    name: str
-    content: bytes
-
-
 @runtime_checkable
 class Source(Protocol):
-    """A collection of identities with pictures; a new kind of input is one small class like this."""
+    """Labelled pictures by position, encoded as they lie; a new format is one small class like this.
 
-    identities: Sequence[str]
-    image_size: int
+    A source lists what is there when it is opened, and reads a picture when it is asked for. It is picklable and small
+    to pickle: worker processes get copies.
 
-    def count(self, identity: str) -> int:
-        """How many pictures an identity has."""
+    Attributes:
+        class_names: the identities, by label.
+        labels: the label of each picture, ascending: pictures of an identity lie together.
+        names: the name of each picture within its identity, with its suffix where it has one, e.g. "0001.jpg".
+    """
 
-    def pictures(self, identities: Sequence[str]) -> Iterator[Picture]:
-        """The pictures of the given identities, in their order."""
+    class_names: Sequence[str]
+    labels: Int32[np.ndarray, " n"]
+    names: Sequence[str]
+
+    def read(self, position: int) -> bytes:
+        """The encoded picture at a position.
+
+        Raises:
+            Damaged: it cannot be had, because the container is damaged there.
+            OSError: it cannot be had, because the file system says so.
+        """
+
+
+class Chosen:
+    """Some identities of a source, as a source.
+
+    Attributes:
+        whole: the source with all of them.
+    """
+
+    def __init__(self, source: Source, labels: Integer[np.ndarray, " c"]):
+        """Keeps the identities with the given labels, ascending, and numbers them anew."""
+        self.whole, self._positions = source, np.flatnonzero(np.isin(source.labels, labels))
+        self.class_names = [source.class_names[label] for label in labels]
+        self.labels = np.searchsorted(labels, np.asarray(source.labels)[self._positions]).astype(np.int32)
+        self.names = [source.names[position] for position in self._positions]
+
+    def read(self, position: int) -> bytes:
+        """See `Source`."""
+        return self.whole.read(int(self._positions[position]))
 
 
 class ProceduralFaces:
@@ -40,22 +67,22 @@ class ProceduralFaces:
     def __init__(self, *, seed: int, identities: int, pictures_per_identity: int, image_size: int):
         """Sets the collection's size; nothing is rendered yet."""
         self.seed, self.image_size = seed, image_size
-        self.pictures_per_identity = pictures_per_identity
-        self.identities = [f"face_{number:05d}" for number in range(identities)]
+        self.class_names = [f"face_{number:05d}" for number in range(identities)]
+        self.labels = np.repeat(np.arange(identities, dtype=np.int32), pictures_per_identity)
+        self.names = [f"{index:04d}" for index in range(pictures_per_identity)] * identities
+        self._rendered: tuple[int, list[bytes]] = -1, []
 
-    def count(self, identity: str) -> int:
-        """How many pictures an identity has."""
-        return self.pictures_per_identity
+    def read(self, position: int) -> bytes:
+        """Renders the picture at a position, and those about it: they are wanted next."""
+        block = position // _BLOCK
+        if self._rendered[0] != block:
+            self._rendered = block, self._render(block)
+        return self._rendered[1][position % _BLOCK]
 
-    def pictures(self, identities: Sequence[str]) -> Iterator[Picture]:
-        """Renders the pictures of the given identities, in their order."""
+    def _render(self, block: int) -> list[bytes]:
         from sface_jax.data import faces
 
-        wanted = [(identity, index) for identity in identities for index in range(self.pictures_per_identity)]
-        for start in range(0, len(wanted), _BLOCK):
-            block = wanted[start : start + _BLOCK]
-            numbers = np.array([int(identity.removeprefix("face_")) for identity, _ in block])
-            indices = np.array([index for _, index in block])
-            images = faces.render(self.seed, numbers, indices, self.image_size)
-            for (identity, index), image in zip(block, images, strict=True):
-                yield Picture(identity, f"{index:04d}", pictures.encode_png(image))
+        positions = np.arange(block * _BLOCK, min((block + 1) * _BLOCK, len(self.labels)))
+        indices = np.array([int(self.names[position]) for position in positions])
+        images = faces.render(self.seed, self.labels[positions], indices, self.image_size)
+        return [pictures.encode_png(image) for image in images]

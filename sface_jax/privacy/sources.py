@@ -96,13 +96,7 @@ class _Files:
 
     def images(self, indices: Int[np.ndarray, " k"]) -> UInt8[np.ndarray, "k s s 3"]:
         """The pictures at these positions, cut and resized."""
-        return np.stack([self._read(self.paths[index]) for index in indices])
-
-    def _read(self, path: epath.Path) -> UInt8[np.ndarray, "s s 3"]:
-        try:
-            return folders.read_picture(path, self.size)
-        except OSError as error:
-            raise UserError(f"{path} cannot be read as a picture: mend or remove it") from error
+        return np.stack([folders.read_picture(self.paths[index], self.size) for index in indices])
 
 
 def open_folder(path: epath.Path, size: int) -> Source:

@@ -26,6 +26,8 @@ STAGES = {
     "recognition": "train a recogniser",
     "verify": "measure verification accuracy",
     "privacy": "audit the privacy",
+    "overlap": "compare identities of sets",
+    "export": "export",
 }
 
 SPLITS = {"train": "authentic, for training", "heldout": "authentic, held out", "matcher": "authentic, for the matcher"}

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 from PIL import Image
 
+from configs import prepare
 from sface_jax.core import pictures
 from sface_jax.data import dataset, records
 from sface_jax.data.example import Example
@@ -58,23 +58,9 @@ def prepare_config():
     """The config of stage prepare with a few keys changed."""
 
     def make(**changes):
-        config = ConfigDict(
-            dict(
-                stage="prepare",
-                source="procedural",
-                image_size=32,
-                seed=0,
-                identities=6,
-                pictures_per_identity=4,
-                heldout_identities=2.0,
-                matcher_identities=0.0,
-                pairs_per_fold=2,
-                max_identities=0,
-                min_pictures=2,
-                drop_small_identities=False,
-                max_unreadable=0.01,
-            )
-        )
+        config = prepare.get_config()
+        config.update({"source": "procedural", "image_size": 32, "identities": 6, "pictures_per_identity": 4})
+        config.update({"heldout_identities": 2.0, "matcher_identities": 0.0, "pairs_per_fold": 2, "workers": 1})
         config.update(changes)
         return config
 

@@ -4,15 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sface_jax.core import pictures
 from sface_jax.core.errors import UserError
 from sface_jax.data import folders
+from sface_jax.data.sources import Chosen, Source
 
 ORL = Path(__file__).parents[2] / ".." / "shared" / "data" / "orl"
-
-
-def source(root, tmp_path, **options):
-    return folders.FolderSource(root, image_size=8, log=tmp_path / "skipped.txt", **options)
 
 
 def test_lists_in_natural_order_and_passes_over_other_files(face_folder):
@@ -57,41 +53,23 @@ def test_shrinking_averages_a_fine_pattern(tmp_path):
     assert np.abs(image[2:-2, 2:-2].astype(int) - 127).max() <= 3
 
 
-def test_a_truncated_jpeg_is_counted_named_and_skipped(face_folder, tmp_path):
-    root = face_folder(identities=3, pictures_each=4, suffix="jpg", size=(40, 40))
-    broken = root / "s2" / "3.jpg"
-    broken.write_bytes(broken.read_bytes()[:-200])
-    (root / "s3" / "2.jpg").write_bytes(b"")
-    with pytest.raises(UserError, match=r"2 of 12 pictures under .* the first is s2/3.jpg .*max_unreadable from 0.01"):
-        source(root, tmp_path)
-    kept = source(root, tmp_path, max_unreadable=0.2)
-    assert kept.skipped == 2 and kept.count("s2") == 3
-    assert [line.split("\t")[0] for line in (tmp_path / "skipped.txt").read_text().splitlines()] == [
-        "s2/3.jpg",
-        "s3/2.jpg",
-    ]
-    given = list(kept.pictures(["s3", "s1"]))
-    names = [f"s3/{n}.jpg" for n in "134"] + [f"s1/{n}.jpg" for n in "1234"]
-    assert [f"{p.identity}/{p.name}" for p in given] == names
-    np.testing.assert_array_equal(pictures.decode(given[0].content), folders.read_picture(root / "s3" / "1.jpg", 8))
+def test_a_source_gives_out_the_files_as_they_are(face_folder):
+    root = face_folder(identities=3, pictures_each=2, suffix="jpg")
+    source = folders.FolderSource(root)
+    assert isinstance(source, Source)
+    assert source.class_names == ["s1", "s2", "s3"] and source.labels.tolist() == [0, 0, 1, 1, 2, 2]
+    assert source.names == ["1.jpg", "2.jpg"] * 3
+    assert source.read(3) == (root / "s2" / "2.jpg").read_bytes()
+    (root / "s2" / "2.jpg").unlink()
+    with pytest.raises(OSError):
+        source.read(3)
 
 
-def test_an_identity_with_one_picture_is_refused_or_dropped(face_folder, tmp_path):
-    root = face_folder(identities=3, pictures_each=2)
-    (root / "s2" / "1.png").unlink()
-    with pytest.raises(
-        UserError, match=r"1 of 3 identities .* fewer than 2 pictures \(the first: s2\).*drop_small_ident"
-    ):
-        source(root, tmp_path)
-    assert source(root, tmp_path, drop_small_identities=True).identities == ["s1", "s3"]
-    assert source(root, tmp_path, min_pictures=1).identities == ["s1", "s2", "s3"]
-
-
-def test_a_subset_of_identities_is_drawn_by_the_seed(face_folder, tmp_path):
-    root = face_folder(identities=9, pictures_each=2)
-    chosen = [source(root, tmp_path, max_identities=4, seed=seed).identities for seed in (0, 0, 1, 2, 3)]
-    assert all(len(names) == 4 for names in chosen) and chosen[0] == chosen[1]
-    assert len({tuple(names) for names in chosen}) > 1
+def test_chosen_identities_are_a_source_too(face_folder):
+    whole = folders.FolderSource(face_folder(identities=4, pictures_each=2))
+    part = Chosen(whole, np.array([1, 3]))
+    assert part.class_names == ["s2", "s4"] and part.labels.tolist() == [0, 0, 1, 1]
+    assert [part.read(i) for i in range(4)] == [whole.read(i) for i in (2, 3, 6, 7)]
 
 
 def test_missing_and_empty_folders(tmp_path):
@@ -103,9 +81,8 @@ def test_missing_and_empty_folders(tmp_path):
 
 
 @pytest.mark.skipif(not ORL.exists(), reason="ORL is not at ../shared/data/orl")
-def test_reads_orl(tmp_path):
-    orl = folders.FolderSource(ORL, image_size=64, log=tmp_path / "skipped.txt")
-    assert len(orl.identities) == 40 and orl.identities[:3] == ["s1", "s2", "s3"] and orl.skipped == 0
-    first = next(iter(orl.pictures(["s2"])))
-    image = pictures.decode(first.content)
-    assert first.name == "1.pgm" and image.shape == (64, 64, 3) and (image[..., 0] == image[..., 2]).all()
+def test_reads_orl():
+    orl = folders.FolderSource(ORL)
+    assert len(orl.class_names) == 40 and orl.class_names[:3] == ["s1", "s2", "s3"] and len(orl.names) == 400
+    image = folders.read_picture(ORL / "s2" / orl.names[10], 64)
+    assert orl.names[10] == "1.pgm" and image.shape == (64, 64, 3) and (image[..., 0] == image[..., 2]).all()

@@ -1,4 +1,9 @@
 import hashlib
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -6,10 +11,13 @@ from etils import epath
 from hypothesis import given
 from hypothesis import strategies as st
 from ml_collections import ConfigDict
+from PIL import Image
 
 from sface_jax.core import files
 from sface_jax.core.errors import UserError
-from sface_jax.data import builders, dataset, pairs, prepare
+from sface_jax.data import align, dataset, landmarks, pairs, prepare, records, splits
+
+ROOT = Path(__file__).parents[2]
 
 
 def run(config, workdir):
@@ -47,24 +55,153 @@ def test_folders_become_the_same_dataset_every_time(tmp_path, face_folder, prepa
     assert manifests[0]["counts"]["splits"]["heldout"] == {"identities": 2, "pictures": 12}
 
 
-def test_an_interrupted_build_leaves_nothing_and_runs_again(tmp_path, face_folder, prepare_config, monkeypatch):
-    config = prepare_config(source=str(face_folder()), image_size=8)
-    whole = builders.layout.write_labels
+def contents(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
-    def interrupted(*arguments):
-        raise KeyboardInterrupt
 
-    monkeypatch.setattr(builders.layout, "write_labels", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        run(config, tmp_path / "work")
-    assert not list((tmp_path / "work").iterdir())
-    monkeypatch.setattr(builders.layout, "write_labels", whole)
-    # What a kill -9 leaves behind.
-    (tmp_path / "work" / ".authentic.building").mkdir()
-    (tmp_path / "work" / ".authentic.building" / "dataset_info.json").write_text("{}")
+def test_an_interrupted_build_goes_on_and_ends_with_the_same_bytes(tmp_path, face_folder, prepare_config, monkeypatch):
+    config = prepare_config(source=str(face_folder()), image_size=8, shard_size=5)
+    run(config, tmp_path / "whole")
+    written = []
+
+    def interrupted(directory, split, shard, shards, examples, whole=records.write_shard):
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        written.append((split, shard))
+        return whole(directory, split, shard, shards, examples)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(records, "write_shard", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(config, tmp_path / "work")
+    assert all(path.name.startswith(".") for path in (tmp_path / "work").iterdir())
+    (tmp_path / "work" / ".authentic.building" / ".half.tmp").write_text("what a kill -9 leaves behind")
+    shards = [records.shard_path(tmp_path / "work" / ".authentic.building", "train", i, 4) for i in range(2)]
+    made = [shard.stat().mtime for shard in shards]
     run(config, tmp_path / "work")
     assert [path.name for path in (tmp_path / "work").iterdir()] == ["authentic"]
-    assert len(dataset.open(tmp_path / "work" / "authentic")["train"]) == 16
+    assert contents(tmp_path / "work" / "authentic") == contents(tmp_path / "whole" / "authentic")
+    finished = [tmp_path / "work" / "authentic" / shard.name for shard in shards]
+    assert [shard.stat().st_mtime for shard in finished] == pytest.approx(made)
+
+
+def test_killed_by_sigkill_it_goes_on_and_ends_with_the_same_bytes(tmp_path, face_folder):
+    """The real command, in processes of its own."""
+    source = face_folder(identities=50, pictures_each=60, size=(8, 8))  # 3 blocks
+    command = [sys.executable, "-m", "sface_jax.main", "--config=configs/prepare.py", f"--config.source={source}"]
+    command += ["--config.image_size=8", "--config.workers=2"]
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+
+    def start(workdir):
+        return subprocess.Popen(
+            [*command, f"--workdir={workdir}"], cwd=ROOT, env=environment, stderr=subprocess.DEVNULL
+        )
+
+    process = start(tmp_path / "work")
+    while not list((tmp_path / "work").glob(".authentic.blocks-*/*.npz")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert not (tmp_path / "work" / "authentic").exists()
+    assert start(tmp_path / "work").wait(100) == start(tmp_path / "whole").wait(100) == 0
+    assert contents(tmp_path / "work" / "authentic") == contents(tmp_path / "whole" / "authentic")
+    assert {path.name for path in (tmp_path / "work").iterdir()} == {"authentic", "config.json", "stages.json"}
+
+
+def test_pictures_of_the_right_size_keep_their_bytes(tmp_path, face_folder, prepare_config):
+    source = face_folder(suffix="jpg", size=(8, 8))
+    Image.new("L", (8, 8)).save(source / "s1" / "1.jpg")  # grey: not every reader would make three channels of it
+    Image.new("RGB", (9, 8)).save(source / "s1" / "2.jpg")
+    run(prepare_config(source=str(source), image_size=8, heldout_identities=0), tmp_path)
+    split = dataset.open(tmp_path / "authentic")["train"]
+    stored = {name: split.encoded(i) for i, name in enumerate(split.names())}
+    changed = {name for name, content in stored.items() if content != (source / name).read_bytes()}
+    assert changed == {"s1/1.jpg", "s1/2.jpg"}
+    told = files.read_json(tmp_path / "authentic" / "manifest.json")["pictures"]
+    assert (told["bytes_kept"], told["encoded_anew"]) == (22, 2)
+
+
+def test_unreadable_pictures_are_refused_or_counted_and_named(tmp_path, face_folder, prepare_config):
+    source = face_folder(identities=3, suffix="jpg", size=(40, 40))
+    broken = source / "s2" / "3.jpg"
+    broken.write_bytes(broken.read_bytes()[:-200])
+    (source / "s3" / "2.jpg").write_bytes(b"")
+    config = dict(source=str(source), image_size=8, heldout_identities=0)
+    with pytest.raises(UserError, match=r"2 of 12 pictures under .* the first is s2/3.jpg .*max_unreadable from 0.01"):
+        run(prepare_config(**config), tmp_path)
+    counts = run(prepare_config(max_unreadable=0.2, **config), tmp_path)
+    assert counts["skipped"] == 2 and counts["splits"]["train"] == {"identities": 3, "pictures": 10}
+    lines = [line.split("\t") for line in (tmp_path / "skipped.txt").read_text().splitlines()]
+    assert [name for name, _ in lines] == ["s2/3.jpg", "s3/2.jpg"] and all(reason for _, reason in lines)
+    assert "s2/3.jpg" not in dataset.open(tmp_path / "authentic")["train"].names()
+
+
+def test_small_identities_are_refused_or_dropped(tmp_path, face_folder, prepare_config):
+    source = face_folder(identities=4, pictures_each=2)
+    (source / "s2" / "1.png").unlink()
+    config = dict(source=str(source), image_size=8, heldout_identities=0)
+    with pytest.raises(UserError, match=r"1 of 4 identities .* fewer than 2 pictures \(the first: s2\).*drop_small_i"):
+        run(prepare_config(**config), tmp_path)
+    assert not list(tmp_path.glob(".*"))
+    run(prepare_config(drop_small_identities=True, **config), tmp_path)
+    assert dataset.open(tmp_path / "authentic").class_names == ["s1", "s3", "s4"]
+
+
+def test_equal_pictures_are_told_and_dropped_where_that_is_asked(tmp_path, face_folder, prepare_config):
+    source = face_folder(identities=4, pictures_each=4, size=(8, 8))
+    (source / "s1" / "2.png").write_bytes((source / "s1" / "1.png").read_bytes())  # one of these stays
+    (source / "s3" / "4.png").write_bytes((source / "s2" / "4.png").read_bytes())  # neither does: who is it?
+    config = dict(source=str(source), image_size=8, heldout_identities=0)
+    run(prepare_config(**config), tmp_path / "keep")
+    found = files.read_json(tmp_path / "keep" / "authentic" / "validation.json")["findings"]
+    assert found["repeated"]["examples"] == [["s1/1.png", "s1/2.png"]]
+    assert found["shared"]["examples"] == [["s2/4.png", "s3/4.png"]]
+    counts = run(prepare_config(duplicates="drop", **config), tmp_path / "drop")
+    assert counts["skipped"] == 3
+    names = dataset.open(tmp_path / "drop" / "authentic")["train"].names()
+    assert set(names) == {f"s{i}/{j}.png" for i in range(1, 5) for j in range(1, 5)} - {
+        "s1/2.png",
+        "s2/4.png",
+        "s3/4.png",
+    }
+
+
+def test_alignment_by_given_landmarks_counts_failures_to_acquire(tmp_path, face_folder, prepare_config):
+    source = face_folder(identities=3, pictures_each=4, size=(60, 50))
+    given = {f"s{i}/{j}.png": align.template(32) + (10, 5) for i in range(1, 4) for j in range(1, 5)}
+    del given["s2/3.png"]
+    landmarks.write(tmp_path / "points.tsv", given)
+    config = dict(source=str(source), image_size=32, heldout_identities=0, align="landmarks")
+    with pytest.raises(UserError, match="go together"):
+        run(prepare_config(**config), tmp_path)
+    run(prepare_config(landmarks=str(tmp_path / "points.tsv"), **config), tmp_path)
+    told = files.read_json(tmp_path / "authentic" / "manifest.json")["pictures"]
+    assert told["failures_to_acquire"] == 1
+    assert (tmp_path / "skipped.txt").read_text() == "s2/3.png\tno landmarks are given\n"
+    split = dataset.open(tmp_path / "authentic")["train"]
+    cut = np.asarray(Image.open(source / "s1" / "1.png"))[5:37, 10:42]
+    aligned = split[split.names().index("s1/1.png")]["image"].astype(int)
+    assert np.abs(aligned - cut).max() <= 3  # the file has hundredths of a pixel
+
+
+def test_splits_are_written_and_can_be_given(tmp_path, face_folder, prepare_config):
+    source = str(face_folder(identities=12, pictures_each=6))
+    shares = dict(heldout_identities=3, matcher_identities=2, verification_identities=2)
+    run(prepare_config(source=source, image_size=8, **shares), tmp_path / "a")
+    drawn = dataset.open(tmp_path / "a" / "authentic")
+    assert drawn.splits == ("train", "heldout", "matcher", "verification")
+    for split, identities in (("heldout", 3), ("verification", 2)):
+        told = pairs.read_split_pairs(tmp_path / "a" / "authentic" / f"{split}_pairs.txt", drawn[split])
+        assert told.folds == 10 and drawn[split].num_classes == identities
+    (tmp_path / "exclude.txt").write_text(f"{drawn.class_names[0]}\n")
+    file = str(tmp_path / "a" / "authentic" / "splits.tsv")
+    given = dict(splits=file, exclude=str(tmp_path / "exclude.txt"), seed=7)
+    run(prepare_config(source=source, image_size=8, **given), tmp_path / "b")
+    again = dataset.open(tmp_path / "b" / "authentic")
+    assert again.class_names == drawn.class_names[1:] and again.splits == drawn.splits
+    for split in again.splits[1:]:
+        assert again[split].names() == drawn[split].names()
 
 
 def test_never_touches_a_folder_that_it_did_not_make(tmp_path, face_folder, prepare_config):
@@ -101,9 +238,9 @@ def test_impossible_requests_leave_nothing(tmp_path, prepare_config, changes, me
 )
 def test_splits_share_no_identity(total, heldout, matcher, seed):
     names = [f"p{i}" for i in range(total)]
-    config = ConfigDict(dict(seed=seed, heldout_identities=heldout, matcher_identities=matcher))
-    splits = prepare.choose_splits(names, config)
-    assert sorted(name for chosen in splits.values() for name in chosen) == sorted(names)
-    assert list(splits)[0] == "train" and ("heldout" in splits) == bool(heldout)
-    for chosen in splits.values():
-        assert chosen == sorted(chosen, key=names.index)
+    shares = dict(heldout_identities=heldout, matcher_identities=matcher, verification_identities=0)
+    chosen = splits.choose(names, ConfigDict(dict(seed=seed, splits="", **shares)))
+    assert sorted(name for of_split in chosen.values() for name in of_split) == sorted(names)
+    assert list(chosen)[0] == "train" and ("heldout" in chosen) == bool(heldout)
+    for of_split in chosen.values():
+        assert of_split == sorted(of_split, key=names.index)
