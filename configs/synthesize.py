@@ -4,7 +4,8 @@
 
 Needs: DIR/gan, written by configs/gan.py, or another folder of that kind in `--config.generator`.
 Expected: DIR/synthetic, a TFDS directory with 60 pictures of every class of the generator (SFace-60: 10,572 classes,
-634,320 pictures), manifest.json, a dataset card (README.md) and preview.png.
+634,320 pictures), manifest.json, a dataset card (README.md) and preview.png. The card gets a section of figures from
+configs/privacy.py: run that before the dataset is handed on.
 The run may be cut off at any time; the same command goes on with the first shard that is missing.
 
     python -m sface_jax.main --config=configs/synthesize.py:quickstart
@@ -68,6 +69,7 @@ def get_config(variant: str = "") -> ConfigDict:
     config.centres = "synthetic"  # mean directions of synthetic pictures of the class, or of "authentic" ones
     config.centre_pictures = 16  # synthetic pictures drawn for each of them, anew whenever the run starts
     config.authentic = "{workdir}/authentic"  # what the generator learned from, where authentic pictures are needed
+    config.licence = ""  # under which the dataset is released, for its card and manifest; "" leaves it to be set
     config.seed = 0
     config.batch_size = 64  # per device
     config.shard_size = 8192  # pictures in a file, and lost at most when the run is cut off

@@ -12,7 +12,8 @@ from ml_collections import ConfigDict
 
 from sface_jax.core import files, mesh
 from sface_jax.core.errors import UserError
-from sface_jax.privacy import attacks, controls, metrics, relations, sources, verdict
+from sface_jax.data import cards
+from sface_jax.privacy import attacks, card, controls, metrics, relations, sources, verdict
 from sface_jax.privacy.relations import Faces
 from sface_jax.recognition.network import Network, OpenNetwork, load
 from sface_jax.verification import networks
@@ -22,7 +23,7 @@ MEMBERS, HELDOUT, SYNTHETIC = "members", "heldout", "synthetic"
 
 
 def run(config: ConfigDict, workdir: epath.Path, open_network: OpenNetwork = load) -> dict[str, Any]:
-    """Audits a synthetic dataset and writes `workdir/privacy/audit.json`.
+    """Audits a synthetic dataset and writes `workdir/privacy/audit.json`, and the figures into the dataset's card.
 
     Keys of the config: `authentic`, `synthetic` (a dataset, or a folder of pictures), `heldout` (pictures of people the
     generator never saw; by default split "heldout" of the authentic dataset), `matchers` (networks, the first is the
@@ -39,6 +40,7 @@ def run(config: ConfigDict, workdir: epath.Path, open_network: OpenNetwork = loa
     found = networks.find(config.matchers, workdir, "matchers")
     _refuse_teacher(config, workdir, found)
     matchers = networks.load_all(found, "matchers", open_network)
+    digest = cards.digest_of(config.synthetic)
     opened = _open(config, next(iter(matchers.values())).preprocessing.size)
     chosen = {name: source.chosen(config.max_pictures, config.seed) for name, source in opened.items()}
     audits = {}
@@ -50,11 +52,13 @@ def run(config: ConfigDict, workdir: epath.Path, open_network: OpenNetwork = loa
         "matcher": primary,
         "matchers": list(audits),
         "sets": {name: _size(source, chosen[name]) for name, source in opened.items()},
+        "synthetic_sha256": digest,
         **audits[primary],
         "other_matchers": {name: _without_curves(audits[name]) for name in others},
     }
     if mesh.is_lead():
         files.write_json(workdir / "privacy" / "audit.json", finite(audit))
+        card.write(config.synthetic, digest, finite(audit))
     for finding in audit["verdict"]["findings"]:
         logging.info("%s: %s. %s", finding["name"], finding["level"], finding["text"])
     return finite(_headline(audit))

@@ -60,23 +60,24 @@ Not intended: identifying people, building profiles, or passing the pictures off
 
 ## Privacy
 
-This card states no privacy figure. The `privacy` stage measures how well synthetic pictures can be linked to
-authentic identities, and how well members of the training set can be told from others; it writes `privacy/audit.json`
-and a section of the report. Add its figures here before you release the dataset.
+No audit of this dataset has been made: this card states no privacy figure. The `privacy` stage measures how well
+synthetic pictures can be linked to authentic identities, and how well members of the training set can be told from
+others, and writes its figures here. Let it do so before you release the dataset.
 
 ## Licence
 
-To be set by whoever releases the dataset. The licence and the consent under which the authentic training pictures
-were obtained may limit what can be chosen.
+{licence} The licence and the consent under which the authentic training pictures were obtained may
+limit what can be chosen.
 """
 
 
-def write(recipe: dict[str, Any], counts: dict[str, int]) -> str:
+def write(recipe: dict[str, Any], counts: dict[str, int], licence: str = "") -> str:
     """Returns the card, in Markdown, of a dataset made by the recipe of its manifest.
 
     Args:
         recipe: see `recipe.write`.
         counts: how many pictures were "accepted_at_once", "redrawn" and "forced"; empty without rejection.
+        licence: under which the dataset is released; empty where that is still to be set.
     """
     rejection = recipe["rejection"]
     return _CARD.format(
@@ -89,6 +90,7 @@ def write(recipe: dict[str, Any], counts: dict[str, int]) -> str:
         rejection=_rejection(rejection, counts) if rejection else "none",
         and_attempts=", given the recogniser that rejects" if rejection else "",
         likeness=_LIKENESS if rejection and _uses_centres(rejection) and rejection["centres"] == "authentic" else "",
+        licence=f"{licence}." if licence else "To be set by whoever releases the dataset.",
         first="synthetic-000000/000000",
         last=recipe["classes"] - 1,
     )

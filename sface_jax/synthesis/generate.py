@@ -25,7 +25,7 @@ from sface_jax.core import files, mesh, pictures
 from sface_jax.core.embedder import OpenEmbedder
 from sface_jax.core.errors import UserError
 from sface_jax.core.progress import Progress
-from sface_jax.data import dataset, layout, records
+from sface_jax.data import cards, dataset, layout, records
 from sface_jax.gan import network
 from sface_jax.synthesis import attempts, card, recipe, rejection
 from sface_jax.synthesis.attempts import Taken
@@ -65,7 +65,7 @@ def run(config: ConfigDict, workdir: epath.Path, open_embedder: OpenEmbedder | N
     mesh.barrier("synthesize: all shards are written")
     counts = shards.counts() if rejecting else {}
     if mesh.is_lead():
-        _finish(output, plan, wanted, counts)
+        _finish(output, plan, wanted, counts, config.licence)
     return {
         "classes": plan.classes,
         "per_class": plan.per_class,
@@ -141,7 +141,7 @@ def _draw_missing(
     return len(labels)
 
 
-def _finish(output: epath.Path, plan: Plan, wanted: dict[str, Any], counts: dict[str, int]) -> None:
+def _finish(output: epath.Path, plan: Plan, wanted: dict[str, Any], counts: dict[str, int], licence: str) -> None:
     """Writes what makes the shards a dataset: TFDS's files, preview, card, and last the complete manifest."""
     names = [class_name(label) for label in range(plan.classes)]
     records.finish(
@@ -150,18 +150,30 @@ def _finish(output: epath.Path, plan: Plan, wanted: dict[str, Any], counts: dict
         class_names=names,
         splits={SPLIT: plan.shards},
         description="Synthetic faces: every picture was drawn by a generative network.",
+        licence=licence,
     )
     pictures.write_png(output / "preview.png", pictures.grid(_preview(output, plan)))
-    files.write_text(output / "README.md", card.write(wanted, counts))
     paths = [records.shard_path(output, SPLIT, shard, plan.shards) for shard in range(plan.shards)]
+    hashes = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+    digest = cards.digest(hashes)
+    files.write_text(output / cards.FILE, _card(output, digest, card.write(wanted, counts, licence)))
     manifest = {
         "complete": True,
+        "licence": licence,
         "recipe": wanted,
         **({"rejection": counts} if counts else {}),
         "software": {"sface_jax": sface_jax.__version__, "jax": jax.__version__},
-        "shards": {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths},
+        "sha256": digest,
+        "shards": hashes,
     }
     files.write_json(output / "manifest.json", manifest)
+
+
+def _card(output: epath.Path, digest: str, new: str) -> str:
+    """The new card, with the figures of an earlier one's audit where that was of these very pictures."""
+    path = output / cards.FILE
+    audited = cards.section(path.read_text(), cards.PRIVACY) if path.exists() else ""
+    return cards.with_section(new, cards.PRIVACY, audited) if digest in audited else new
 
 
 def _preview(output: epath.Path, plan: Plan, most: int = 8) -> UInt8[np.ndarray, "r c s s 3"]:

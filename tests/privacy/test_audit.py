@@ -9,7 +9,8 @@ from etils import epath
 from configs import privacy
 from sface_jax.core import files, pictures
 from sface_jax.core.errors import UserError
-from sface_jax.privacy import audit, sources
+from sface_jax.data import cards
+from sface_jax.privacy import audit, card, sources
 from tests.verification import tiny
 
 
@@ -64,6 +65,41 @@ def test_folders_named_alike_are_audited_like_datasets(workdir, tmp_path):
     from_datasets = audit.run(config(workdir), workdir)
     assert from_folders["eer"] == pytest.approx(from_datasets["eer"])
     assert from_folders["match_rates"] == from_datasets["match_rates"]
+
+
+CARD = "# Faces\n\n## Privacy\n\nNo audit of this dataset has been made.\n\n## Licence\n\nTo be set.\n"
+
+
+def test_the_card_of_what_was_audited_states_the_figures(workdir, caplog):
+    folder = workdir / "synthetic"
+    files.write_text(folder / "README.md", CARD)
+    files.write_json(folder / "manifest.json", {"complete": True, "shards": {"a": "1"}})
+    audit.run(config(workdir, matchers=("matcher", "second")), workdir)
+    found, told = files.read_json(workdir / "privacy" / "audit.json"), (folder / "README.md").read_text()
+    figures = cards.section(told, "Privacy")
+    assert told == CARD.replace("No audit of this dataset has been made.", figures)
+    assert found["synthetic_sha256"] == cards.digest({"a": "1"}) and f"`{found['synthetic_sha256']}`" in figures
+    rate, rank1 = found["match_rates"]["authentic_synthetic"]["1e-2"], found["linkage"]["rank1"]
+    assert f"**{found['verdict']['level']}**" in figures and found["membership"]["power"] in figures
+    assert f"| {100 * rate['rate']:.3g} %, " in figures and f"| {100 * rank1['rate']:.3g} % |" in figures
+    assert f"| {found['membership']['identity']['auc']:.3f} |" in figures
+    assert "`matcher`, whose figures these are; others found: second: " in figures
+    assert "18 of the 18 synthetic pictures" in figures and "planted copies of authentic pictures were found" in figures
+    again = {"sets": found["sets"], "synthetic_sha256": None, **found}
+    assert card.write(folder, found["synthetic_sha256"], again) and (folder / "README.md").read_text() == told
+
+    files.write_json(folder / "manifest.json", {"complete": True, "shards": {"a": "2"}})  # drawn anew
+    assert not card.write(folder, found["synthetic_sha256"], found) and "gets no figures" in caplog.text
+    assert not card.write(workdir / "nowhere", None, found) and (folder / "README.md").read_text() == told
+
+
+def test_a_section_is_written_whatever_could_not_be_measured(workdir):
+    audit.run(config(workdir, planted=0), workdir)
+    found = files.read_json(workdir / "privacy" / "audit.json")
+    bare = found | {"membership": {}, "match_rates": {"authentic_synthetic": {}}, "controls": {}}
+    bare["sets"] = {name: size for name, size in found["sets"].items() if name != "heldout"}
+    text = card.section(bare, "0")
+    assert "| who trained the generator | not tested |  |  |" in text and "Control" not in text and "None" not in text
 
 
 @pytest.mark.parametrize(

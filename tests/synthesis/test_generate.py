@@ -12,7 +12,7 @@ from etils import epath
 
 from sface_jax.core import pictures
 from sface_jax.core.errors import UserError
-from sface_jax.data import dataset, records
+from sface_jax.data import cards, dataset, records
 from sface_jax.synthesis import card, generate
 from sface_jax.synthesis.sampling import STRATEGIES
 from tests.multi import launch
@@ -161,6 +161,28 @@ def test_manifest_and_card_say_how_it_was_made_and_nothing_else(whole):
     assert "pictures that are not known here" in told
     for name, content in files.items():
         assert str(whole.parent).encode() not in content, f"{name} tells a path of this machine"
+
+
+def test_the_licence_is_told_wherever_the_dataset_is_opened(whole, tmp_path):
+    assert "To be set by whoever releases" in (whole / "README.md").read_text()
+    run(tmp_path / "synthetic", licence="CC BY-NC 4.0")
+    read = {name: (tmp_path / "synthetic" / name).read_text() for name in ("README.md", "manifest.json")}
+    assert "## Licence\n\nCC BY-NC 4.0. The licence and the consent" in read["README.md"]
+    assert json.loads(read["manifest.json"])["licence"] == "CC BY-NC 4.0"
+    info = json.loads((tmp_path / "synthetic" / "dataset_info.json").read_text())
+    assert info["redistributionInfo"] == {"license": "CC BY-NC 4.0"}
+
+
+def test_figures_of_an_audit_stay_with_the_pictures_they_are_of(copy):
+    digest = json.loads((copy / "manifest.json").read_text())["sha256"]
+    assert digest == cards.digest_of(copy)
+    plain = (copy / "README.md").read_text()
+    assert "states no privacy figure" in cards.section(plain, "Privacy")
+    for figures, kept in ((f"Linkable: `{digest}`.", True), ("Linkable: `another dataset`.", False)):
+        (copy / "README.md").write_text(cards.with_section(plain, "Privacy", figures))
+        run(copy)
+        told = (copy / "README.md").read_text()
+        assert cards.section(told, "Privacy") == figures if kept else told == plain
 
 
 @pytest.mark.parametrize("name", STRATEGIES)

@@ -1,0 +1,130 @@
+"""What an audit adds to the card of the dataset it looked at, for whoever is handed that dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from absl import logging
+from etils import epath
+
+from sface_jax.core import files
+from sface_jax.data import cards
+
+
+def write(folder: files.PathLike, digest: str | None, audit: dict[str, Any]) -> bool:
+    """Writes the audit's figures into section "Privacy" of a dataset's card; all else in it stays as it is.
+
+    Args:
+        folder: the synthetic dataset.
+        digest: what `cards.digest_of` said of it before the audit began.
+        audit: as `privacy.audit` writes it.
+
+    Returns:
+        Whether they were written: not where the folder is no dataset of ours, where its card has no such section, or
+        where it was drawn anew in the meantime.
+    """
+    if digest is None:
+        return False
+    path = epath.Path(folder) / cards.FILE
+    text = path.read_text()
+    if cards.digest_of(folder) != digest or not cards.section(text, cards.PRIVACY):
+        logging.warning("%s is no longer the card of what was audited: it gets no figures", path)
+        return False
+    files.write_text(path, cards.with_section(text, cards.PRIVACY, section(audit, digest)))
+    logging.info("the card %s states the figures of this audit", path)
+    return True
+
+
+def section(audit: dict[str, Any], digest: str) -> str:
+    """The text of the section, in Markdown; without a date, so that equal audits give equal bytes."""
+    sets, verdict = audit["sets"], audit["verdict"]
+    looked = [f"{_size(sets['members'])} of the people that the generator learned from", _of_all(sets["synthetic"])]
+    if "heldout" in sets:
+        looked.append(f"{_size(sets['heldout'])} of people that it never saw")
+    rows = "\n".join(f"| {' | '.join(row)} |" for row in _rows(audit))
+    caveats = "\n".join(f"- {caveat}" for caveat in [*_controls(audit), *verdict["caveats"]])
+    others = "; ".join(f"{name}: {found['verdict']['level']}" for name, found in audit["other_matchers"].items())
+    return f"""\
+Verdict of an audit: **{verdict["level"]}**. {verdict["summary"]}
+
+| attack | figure | 95 % interval | chance |
+|---|---|---|---|
+{rows}
+
+Matcher: `{audit["matcher"]}`{f", whose figures these are; others found: {others}" if others else ""}.
+Looked at: {"; ".join(looked)}.
+
+{caveats}
+
+The figures are those of the dataset whose manifest has `sha256` `{digest}`, and of no other.
+They tell what these attacks found at this power, not that the dataset is anonymous.
+"""
+
+
+def _rows(audit: dict[str, Any]) -> Iterator[tuple[str, str, str, str]]:
+    """(attack, figure, interval, chance) of what was measured."""
+    rates = audit["match_rates"]["authentic_synthetic"]
+    if rates:
+        rate = rates["1e-3"] if "1e-3" in rates else next(iter(rates.values()))
+        times = spread = ""
+        if rate["fmr"]:
+            times = f", {_times(rate['ratio_to_chance'])} chance"
+            spread = f"; {' to '.join(map(_times, rate['ratio_interval']))} chance"
+        yield (
+            f"picture matches the person of its label, threshold frozen at FMR {_percent(rate['fmr'])}",
+            _percent(rate["rate"]) + times,
+            _range(rate["interval"]) + spread,
+            _percent(rate["fmr"]),
+        )
+    rank1 = audit["linkage"]["rank1"]
+    yield (
+        "nearest authentic picture has the label (rank 1)",
+        _percent(rank1["rate"]),
+        _range(rank1["interval"]),
+        _percent(rank1["chance"]),
+    )
+    if audit["membership"]:
+        found = audit["membership"]["identity"]
+        low, high = found["interval"]
+        yield "who trained the generator (AUC, by identity)", f"{found['auc']:.3f}", f"{low:.3f} to {high:.3f}", "0.5"
+        for key, rate in list(found["tpr_at_fpr"].items())[-1:]:
+            fpr = _percent(float(key))
+            yield f"the same, true positives at {fpr} false positives", _percent(rate), "", fpr
+    else:
+        yield "who trained the generator", "not tested", "", ""
+    if copies := audit["near_copies"]:
+        yield (
+            "picture as close to an authentic one as a planted near copy",
+            _percent(copies["rate"]),
+            _range(copies["interval"]),
+            f"{_percent(copies['baseline'])} of authentic ones",
+        )
+
+
+def _controls(audit: dict[str, Any]) -> Iterator[str]:
+    """What the controls say of the attacks."""
+    if planted := audit["controls"].get("planted"):
+        yield f"Control: {planted['found']} of {planted['planted']} planted copies of authentic pictures were found."
+    if shuffled := audit["controls"].get("shuffled"):
+        yield f"Control: with shuffled labels the AUC of a link is {shuffled['auc']:.3f}; chance is 0.5."
+
+
+def _size(of: dict[str, int]) -> str:
+    return f"{of['pictures']:,} pictures of {of['identities']:,}"
+
+
+def _of_all(synthetic: dict[str, int]) -> str:
+    return f"{synthetic['pictures']:,} of the {synthetic['pictures_in_all']:,} synthetic pictures"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g} %"
+
+
+def _range(ends: list[float]) -> str:
+    return f"{_percent(ends[0])} to {_percent(ends[1])}"
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:,.0f} times" if ratio >= 10 else f"{ratio:.2g} times"
