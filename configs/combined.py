@@ -88,9 +88,9 @@ def _paper() -> ConfigDict:
     config.extra_datasets = ()  # folders whose pictures, of the same size, are mixed in
     config.extra_labels = "same"  # label i is one identity in all datasets; "apart": no identity is in two
     config.workers = 0  # processes that decode and augment pictures; 0: threads
-    # Made on the device, in order: flip, translate, light, photometric, grey, crop, resized_crop, low_resolution, erase;
-    # by the workers, before these: randaugment. With options, see recognition/augment.py: "flip(probability=0.5)",
-    # "randaugment(layers=4, magnitude=16)".
+    # Made on the device, in order: flip, translate, light, photometric, grey, crop, resized_crop, low_resolution,
+    # erase; by the workers, before these: randaugment. Options are in recognition/augment.py and data/randaugment.py:
+    # "flip(probability=0.5)", "randaugment(layers=4, magnitude=16)".
     config.augmentations = ("flip",)
 
     config.network = "iresnet50"  # iresnet18, 34, 50, 100, 200, iresnet_narrow, mobilefacenet, ..._large, ..._relu6
