@@ -8,6 +8,8 @@
                             files of about that size, faces-000000.tar and so on
     .parquet                Hugging Face's datasets: image struct{bytes, path}, label, identity
     a folder without a dot  <identity>/<picture>
+    my_faces/1.0.0          a folder named by a version: TFDS in TFRecord, all splits, for tfds.load("my_faces",
+                            data_dir=...); needs a dataset, and a name that no dataset of TFDS's catalogue has
 
 Needs: a folder that configs/prepare.py or configs/synthesize.py wrote, or labelled pictures in any of the formats
 above, a list of paths and labels (.csv, .tsv, .txt, .lst, .parquet), or a folder of <identity>/<picture>.

@@ -12,7 +12,8 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from sface_jax.core.errors import UserError
-from sface_jax.data import formats, pairs, recordio
+from sface_jax.core.progress import Progress
+from sface_jax.data import dataset, formats, pairs, recordio, tfrecords
 
 PACK = ".bin"
 FOLDS = 10  # that readers of a pack cut it into
@@ -39,6 +40,8 @@ def run(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
     output, cards = Path(config.output), _cards(epath.Path(config.source))
     if output.suffix.lower() == PACK:
         return _pack(config, output, cards)
+    if tfrecords.asked(output):
+        return _tfds(config, output, cards)
     if config.pairs:
         raise UserError(f"config.pairs makes a verification pack: set --config.output to a {PACK}")
     source = formats.open_source(config.source, config.split or "train", config.image_column, config.label_column)
@@ -46,6 +49,17 @@ def run(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
     identities = len(source.class_names)
     logging.info("%d pictures of %d identities: in %s", len(names), identities, output)
     return {"output": str(output), "pictures": len(names), "identities": identities, "cards": list(cards)}
+
+
+def _tfds(config: ConfigDict, output: Path, cards: dict[str, bytes]) -> dict[str, Any]:
+    """Writes all splits of a dataset as TFRecord files."""
+    opened = dataset.open(config.source, "source")
+    total = sum(len(opened[split]) for split in opened.splits)
+    progress = Progress(f"writing {output}", total, unit="pictures")
+    tfrecords.write(output, opened, progress.update, cards)
+    progress.close()
+    logging.info('%d pictures: tfds.load("%s", data_dir="%s")', total, output.parent.name, output.parent.parent)
+    return {"output": str(output), "pictures": total, "identities": len(opened.class_names), "cards": list(cards)}
 
 
 def _cards(source: epath.Path) -> dict[str, bytes]:

@@ -29,9 +29,9 @@ NAMES_FILE = "label.labels.txt"
 TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
 
 
-def shard_name(split: str, shard: int, shards: int, dataset: str = NAME) -> str:
+def shard_name(split: str, shard: int, shards: int, file_format: str = "array_record") -> str:
     """The file name of one shard, e.g. `face_dataset-train.array_record-00003-of-00010`."""
-    return f"{dataset}-{split}.array_record-{shard:05d}-of-{shards:05d}"
+    return f"{NAME}-{split}.{file_format}-{shard:05d}-of-{shards:05d}"
 
 
 def labels_path(directory: epath.Path, split: str) -> epath.Path:
@@ -65,7 +65,11 @@ def features_json(image_size: int, num_classes: int, encoding: str) -> dict[str,
 
 
 def info_json(
-    splits: Mapping[str, tuple[Sequence[int], int]], description: str, licence: str = "", shards_in: str = ""
+    splits: Mapping[str, tuple[Sequence[int], int]],
+    description: str,
+    licence: str = "",
+    shards_in: str = "",
+    file_format: str = "array_record",
 ) -> dict[str, Any]:
     """`dataset_info.json` as TFDS writes it.
 
@@ -74,12 +78,13 @@ def info_json(
         description: what the dataset is.
         licence: under which it is handed on; left out where it is not known.
         shards_in: where the shards lie, seen from the file, e.g. "../".
+        file_format: "array_record" or "tfrecord".
     """
     return {
         "name": NAME,
         "version": VERSION,
         "description": description,
-        "fileFormat": "array_record",
+        "fileFormat": file_format,
         "disableShuffling": True,
         **({"redistributionInfo": {"license": licence}} if licence else {}),
         "supervisedKeys": {"tuple": {"items": [{"featureKey": "image"}, {"featureKey": "label"}]}},

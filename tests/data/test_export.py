@@ -42,6 +42,22 @@ def test_a_dataset_goes_with_its_card(tmp_path, dataset, name):
     assert (tmp_path / "again" / "README.md").read_text() == card.read_text()
 
 
+LOAD = """
+import sys
+import tensorflow_datasets as tfds
+for item in tfds.load("my_faces", data_dir=sys.argv[1], split="train"):
+    print(int(item["label"]), item["name"].numpy().decode(), int(item["image"].numpy().sum()))
+"""
+
+
+def test_plain_tfds_loads_what_is_written_as_tfrecord(tmp_path, dataset, run_python):
+    path, split, _ = dataset
+    told = run(path, tmp_path / "my_faces" / "1.0.0")
+    assert told["pictures"] == 24 and (tmp_path / "my_faces" / "1.0.0" / "README.md").exists()
+    expected = [f"{item['label']} {item['name']} {item['image'].sum(dtype=int)}" for item in split]
+    assert run_python(LOAD, tmp_path, package=False).splitlines() == expected
+
+
 def test_packs(tmp_path, dataset):
     path, split, drawn = dataset
     told = run(path, tmp_path / "held.bin", split="train")
