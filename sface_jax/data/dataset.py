@@ -19,7 +19,7 @@ from jaxtyping import Int32, Int64, Integer, UInt8
 
 from sface_jax.core import files, pictures
 from sface_jax.core.errors import Damaged, UserError
-from sface_jax.data import example, layout
+from sface_jax.data import example, layout, local
 
 _THREADS = os.cpu_count() or 1
 
@@ -126,6 +126,9 @@ class Split(PictureSet, Sequence):
     """The pictures of one split of a dataset on disk.
 
     Labels of a dataset are contiguous, those of a split are a range.
+
+    Attributes:
+        shards: its files.
     """
 
     def __init__(
@@ -138,11 +141,11 @@ class Split(PictureSet, Sequence):
     ):
         """Opens the shards; `labels` are read from the records where None is given."""
         self.name, self.class_names, self.image_size = name, list(class_names), image_size
-        self._shards = list(shards)
-        self._records = array_record_data_source.ArrayRecordDataSource(self._shards)
+        self.shards = list(shards)
+        self._records = array_record_data_source.ArrayRecordDataSource(self.shards)
         self._kept: dict[int, bytes] | None = None
         if labels is None or len(labels) != len(self):
-            labels = np.array([item.label for item in self._examples(range(len(self)))], np.int32)
+            labels = np.array([item.label for item in self.examples(range(len(self)))], np.int32)
         self.labels = labels
 
     def __getstate__(self) -> dict[str, Any]:
@@ -156,7 +159,7 @@ class Split(PictureSet, Sequence):
         """The picture at `index`: {"image": uint8 [s,s,3], "label": int, "name": "<identity>/<picture>"}."""
         if not -len(self) <= index < len(self):
             raise IndexError(f"{index} is outside the {len(self)} pictures of split {self.name}")
-        item = next(self._examples([index % len(self)]))
+        item = next(self.examples([index % len(self)]))
         return {"image": self._decode(item.image), "label": item.label, "name": item.name}
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
@@ -164,19 +167,19 @@ class Split(PictureSet, Sequence):
 
     def names(self) -> list[str]:
         """The name "<identity>/<picture>" of every picture, read from the records."""
-        return [item.name for item in self._examples(range(len(self)))]
+        return [item.name for item in self.examples(range(len(self)))]
 
     def names_of(self, indices: Integer[np.ndarray, " k"]) -> list[str]:
         """See `PictureSet`."""
-        return [item.name for item in self._examples(indices.tolist())]
+        return [item.name for item in self.examples(indices.tolist())]
 
     def encoded(self, index: int) -> bytes:
         """The picture at `index` as it is stored, JPEG or PNG."""
-        return next(self._examples([index])).image
+        return next(self.examples([index])).image
 
     def keep_encoded(self, limit: int) -> None:
         """See `PictureSet`."""
-        if self._kept is None and sum(epath.Path(path).stat().length for path in self._shards) <= limit:
+        if self._kept is None and sum(epath.Path(path).stat().length for path in self.shards) <= limit:
             self._kept = {}
 
     def _read(self, indices: Int64[np.ndarray, " k"]) -> UInt8[np.ndarray, "k s s 3"]:
@@ -188,10 +191,10 @@ class Split(PictureSet, Sequence):
     def _encoded(self, indices: list[int]) -> list[bytes]:
         """The pictures as they are stored; from memory where they are kept, which takes a third of the time."""
         if self._kept is None:
-            return [item.image for item in self._examples(indices)]
+            return [item.image for item in self.examples(indices)]
         kept = self._kept
         missing = [index for index in dict.fromkeys(indices) if index not in kept]
-        kept.update(zip(missing, (item.image for item in self._examples(missing)), strict=True))
+        kept.update(zip(missing, (item.image for item in self.examples(missing)), strict=True))
         return [kept[index] for index in indices]
 
     def _decode(self, content: bytes, image: UInt8[np.ndarray, "s s 3"] | None = None) -> UInt8[np.ndarray, "s s 3"]:
@@ -202,7 +205,8 @@ class Split(PictureSet, Sequence):
             raise Damaged(f"split {self.name} has a picture that {error}: build the dataset again") from error
         return image
 
-    def _examples(self, indices: Sequence[int]) -> Iterator[example.Example]:
+    def examples(self, indices: Sequence[int]) -> Iterator[example.Example]:
+        """The records at `indices`, read a thousand at a time."""
         for start in range(0, len(indices), 1024):
             yield from map(example.decode, self._records.__getitems__(list(indices[start : start + 1024])))
 
@@ -210,18 +214,29 @@ class Split(PictureSet, Sequence):
 class SplitSource:
     """A split as a `Source`: its pictures as they are stored, those of an identity together."""
 
+    _AHEAD = 64  # pictures read at a time
+
     def __init__(self, split: Split):
         """Reads the names of all pictures."""
         classes, labels = np.unique(split.labels, return_inverse=True)
         self._order = np.argsort(labels, kind="stable")
         self._split = split
+        self._block: tuple[int, list[bytes]] = -1, []
         self.class_names = [split.class_names[label] for label in classes]
         self.labels = labels[self._order].astype(np.int32)
         self.names = [name.rpartition("/")[2] for name in split.names_of(self._order)]
 
     def read(self, position: int) -> bytes:
-        """The picture at a position, as it is stored."""
-        return self._split.encoded(int(self._order[position]))
+        """The picture at a position, as it is stored; its neighbours are read with it, for they are wanted next."""
+        block, row = divmod(position, self._AHEAD)
+        if self._block[0] != block:
+            indices = self._order[block * self._AHEAD : (block + 1) * self._AHEAD].tolist()
+            self._block = block, [item.image for item in self._split.examples(indices)]
+        return self._block[1][row]
+
+    def version(self) -> str:
+        """See `Source`."""
+        return local.stamp(self._split.shards)
 
 
 class Dataset:
@@ -325,5 +340,9 @@ def _shards(path: epath.Path, name: str, split: dict[str, Any]) -> list[str]:
 
 def _class_names(path: epath.Path, num_classes: int) -> list[str]:
     file = path / layout.NAMES_FILE
-    names = file.read_text().splitlines() if file.exists() else []
-    return [name for name in names if name.strip()] or [str(label) for label in range(num_classes)]
+    if not file.exists():
+        return [str(label) for label in range(num_classes)]
+    names = file.read_text().removesuffix("\n").split("\n")
+    if len(names) != num_classes:
+        raise UserError(f"{file} names {len(names)} classes, the dataset has {num_classes}: build it again")
+    return names

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 import numpy as np
 from etils import epath
@@ -10,14 +11,19 @@ from jaxtyping import UInt8
 
 from sface_jax.core import files, pictures
 from sface_jax.core.errors import Damaged, UserError
-from sface_jax.data import resize
+from sface_jax.data import local, resize
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".pgm", ".ppm", ".bmp", ".webp"})
 
 
 def natural(name: str) -> list[str | int]:
     """Sort key that puts `s2` before `s10`."""
-    return [int(part) if part.isdecimal() else part for part in re.split(r"([0-9]+)", name)]
+    return [int(part) if part.isascii() and part.isdecimal() else part for part in re.split(r"([0-9]+)", name)]
+
+
+def _in_order(paths: Iterable[epath.Path]) -> list[epath.Path]:
+    """In natural order; by name where numbers are equal, as in `01` and `1`."""
+    return sorted(paths, key=lambda path: (natural(path.name), path.name))
 
 
 def scan(root: files.PathLike) -> dict[str, list[epath.Path]]:
@@ -30,10 +36,10 @@ def scan(root: files.PathLike) -> dict[str, list[epath.Path]]:
     if not root.is_dir():
         raise UserError(f"there is no folder {root}: it should hold <identity>/<picture> files")
     found = {}
-    for folder in sorted((f for f in root.iterdir() if f.is_dir() and f.name[0] != "."), key=lambda f: natural(f.name)):
+    for folder in _in_order(f for f in root.iterdir() if f.is_dir() and f.name[0] != "."):
         listed = [p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and p.name[0] != "."]
         if listed:
-            found[folder.name] = sorted(listed, key=lambda p: natural(p.name))
+            found[folder.name] = _in_order(listed)
     if not found:
         kinds = " ".join(sorted(SUFFIXES))
         raise UserError(f"{root} holds no pictures: they should lie at <identity>/<picture> ({kinds})")
@@ -57,8 +63,14 @@ class FolderSource:
 
     def read(self, position: int) -> bytes:
         """The content of the file at a position."""
-        path = epath.Path(self.root) / self.class_names[self.labels[position]] / self.names[position]
-        return path.read_bytes()
+        return self._path(position).read_bytes()
+
+    def version(self) -> str:
+        """See `Source`."""
+        return local.stamp(map(self._path, range(len(self.names))))
+
+    def _path(self, position: int) -> epath.Path:
+        return epath.Path(self.root) / self.class_names[self.labels[position]] / self.names[position]
 
 
 def read_picture(path: files.PathLike, size: int) -> UInt8[np.ndarray, "s s 3"]:

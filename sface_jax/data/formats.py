@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+from absl import logging
 from etils import epath
 from jaxtyping import Int32
 
@@ -22,6 +23,9 @@ from sface_jax.data.sources import ProceduralFaces, Source
 
 FILES = (recordio.SUFFIX, webdataset.SUFFIX, tables.PARQUET)
 """The suffixes of containers that are written."""
+
+_ALIKE = {".jpeg": ".jpg", ".pgm": ".ppm"}
+"""Suffixes that stand for the same content as others."""
 
 _NAMES: dict[type, str] = {
     FolderSource: "folders",
@@ -47,11 +51,13 @@ def open_source(path: PathLike, split: str = "train", image_column: str = "", la
         label_column: likewise.
 
     Raises:
-        UserError: it is none of these, or not there.
+        UserError: it is none of these, or not there, or a container on a remote disk.
         Damaged: the container is damaged.
     """
     text = os.fspath(path)
     suffix = os.path.splitext(text)[1].lower()
+    if suffix in (*FILES, *tables.TEXT):
+        _refuse_remote(text)
     if text and epath.Path(path).is_dir():
         return _open_folder(epath.Path(path), split, image_column, label_column)
     if suffix == webdataset.SUFFIX:
@@ -84,6 +90,8 @@ def _containers(path: epath.Path, suffix: str) -> list[epath.Path]:
 def _open_folder(path: epath.Path, split: str, image_column: str, label_column: str) -> Source:
     if (path / layout.INFO_FILE).exists():
         return dataset.SplitSource(dataset.open(path, "source")[split])
+    if holds_container(path):
+        _refuse_remote(os.fspath(path))
     if records := _containers(path, recordio.SUFFIX):
         train = [file for file in records if file.name == "train.rec"] or records
         if len(train) > 1:
@@ -96,21 +104,28 @@ def _open_folder(path: epath.Path, split: str, image_column: str, label_column: 
     return FolderSource(path)
 
 
-def write(
-    path: PathLike, source: Source, *, shard_bytes: int = 0, beside: Mapping[str, bytes] | None = None
-) -> list[str]:
+def _refuse_remote(path: str) -> None:
+    if "://" in path:
+        raise UserError(f"{path} is on a remote disk, and containers and lists are read from local ones: copy it first")
+
+
+class Written(NamedTuple):
+    """What `write` wrote: its files or its folder, and how many pictures got another name."""
+
+    files: list[Path]
+    renamed: int
+
+
+def write(path: PathLike, source: Source, *, shard_bytes: int = 0) -> Written:
     """Writes a source in the format of the path's suffix; pictures keep their bytes, and nothing is left half-done.
 
-    A picture's name without a suffix gets that of its content.
+    The suffix of a picture's name is made that of its content; where the new name is taken, both are kept, as in
+    "1.jpg.png".
 
     Args:
         path: a new folder, or a new file in `FILES`.
         source: the pictures.
         shard_bytes: see `webdataset.write`.
-        beside: files that go into the folder or beside the file, see `accompanied`.
-
-    Returns:
-        The names of all pictures, "<identity>/<picture>", as they were written.
 
     Raises:
         UserError: the path is taken or of no known format, or a name is none that a file may have.
@@ -122,62 +137,41 @@ def write(
         raise UserError(f"{path} is in no format written here: take {', '.join(FILES)}, or a folder without a dot")
     named = _Named(source)
     progress = Progress(f"writing {path.name}", len(named.labels), unit="pictures")
-    with accompanied(path, beside or {}) as inside:
-        if suffix == recordio.SUFFIX:
-            recordio.write(path, named, progress.update)
-        elif suffix == webdataset.SUFFIX:
-            webdataset.write(path, named, shard_bytes, progress.update)
-        elif suffix == tables.PARQUET:
-            tables.write(path, named, progress.update)
-        else:
-            write_folder(path, named, progress.update, inside)
+    if suffix == recordio.SUFFIX:
+        written = recordio.write(path, named, progress.update)
+    elif suffix == webdataset.SUFFIX:
+        written = webdataset.write(path, named, shard_bytes, progress.update)
+    elif suffix == tables.PARQUET:
+        written = tables.write(path, named, progress.update)
+    else:
+        write_folder(path, named, progress.update)
+        written = [path]
     progress.close()
-    return [f"{named.class_names[label]}/{name}" for label, name in zip(named.labels, named.names, strict=True)]
+    if named.renamed:
+        logging.info("%d of %d pictures were given the suffix of their content", named.renamed, len(named.labels))
+    return Written(written, named.renamed)
 
 
-@contextlib.contextmanager
-def accompanied(path: PathLike, beside: Mapping[str, bytes]) -> Iterator[Mapping[str, bytes]]:
-    """Writes files beside a file before it is written, "x.README.md" for "x.rec"; they vanish where that fails.
-
-    Gives the files that are still to be written, into the folder, where the path has no suffix.
-
-    Raises:
-        UserError: one of them is there already.
-    """
-    path = Path(path)
-    if not path.suffix:
-        yield beside
-        return
-    names = [path.with_name(f"{path.stem}.{name}") for name in beside]
-    with contextlib.ExitStack() as failed:
-        with local.appearing(*names) as temporary:
-            for place, content in zip(temporary, beside.values(), strict=True):
-                place.write_bytes(content)
-        for name in names:
-            failed.callback(name.unlink)
-        yield {}
-        failed.pop_all()
-
-
-def write_folder(
-    path: PathLike, source: Source, done: Callable[[int], None] | None = None, beside: Mapping[str, bytes] | None = None
-) -> None:
+def write_folder(path: PathLike, source: Source, done: Callable[[int], None] | None = None) -> None:
     """Writes <identity>/<picture> into a new folder, which appears whole; see `write`."""
     with local.appearing(path) as (temporary,):
         temporary.mkdir()
-        for name, content in (beside or {}).items():
-            (temporary / name).write_bytes(content)
         for name in source.class_names:
             (temporary / name).mkdir()
         for position, label in enumerate(source.labels.tolist()):
+            content = source.read(position)
             with (temporary / source.class_names[label] / source.names[position]).open("xb") as file:
-                file.write(source.read(position))
+                file.write(content)
             if done:
                 done(position + 1)
 
 
 class _Named:
-    """A source whose names any file may have, and none of which lacks a suffix."""
+    """A source whose names any file may have, and that of a picture which was read ends as its content asks.
+
+    Attributes:
+        renamed: how many names were changed.
+    """
 
     def __init__(self, source: Source):
         for kind, names in (("identity", source.class_names), ("picture", source.names)):
@@ -187,20 +181,36 @@ class _Named:
         self._source = source
         self.class_names: Sequence[str] = source.class_names
         self.labels: Int32[np.ndarray, " n"] = source.labels
-        self.names = [self._suffixed(position, name) for position, name in enumerate(source.names)]
-        if len(set(zip(self.labels.tolist(), self.names, strict=True))) < len(self.names) or len(
-            set(self.class_names)
-        ) < len(self.class_names):
+        self.names = list(source.names)
+        self.renamed = 0
+        self._bounds = np.searchsorted(self.labels, np.arange(len(self.class_names) + 1)).tolist()
+        if len(set(self.class_names)) < len(self.class_names) or any(
+            len(self._taken(label)) < self._bounds[label + 1] - self._bounds[label]
+            for label in range(len(self.class_names))
+        ):
             raise UserError("two pictures of an identity, or two identities, have the same name: rename them")
 
-    def _suffixed(self, position: int, name: str) -> str:
-        if os.path.splitext(name)[1].lower() in SUFFIXES:
-            return name
-        try:
-            return name + pictures.suffix(self._source.read(position))
-        except Damaged as error:
-            raise Damaged(f"picture {name} {error}") from error
+    def _taken(self, label: int) -> set[str]:
+        return set(self.names[self._bounds[label] : self._bounds[label + 1]])
 
     def read(self, position: int) -> bytes:
         """See `Source`."""
-        return self._source.read(position)
+        content, name = self._source.read(position), self.names[position]
+        try:
+            right = pictures.suffix(content)
+        except Damaged as error:
+            raise Damaged(f"picture {name} {error}") from error
+        stem, suffix = os.path.splitext(name)
+        suffix = suffix.lower()
+        if _ALIKE.get(suffix, suffix) != right:
+            taken = self._taken(int(self.labels[position]))
+            new = (stem if suffix in SUFFIXES else name) + right
+            while new in taken:
+                new = name = name + right
+            self.names[position] = new
+            self.renamed += 1
+        return content
+
+    def version(self) -> str:
+        """See `Source`."""
+        return self._source.version()

@@ -5,15 +5,21 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
+import hashlib
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from etils import epath
+
 from sface_jax.core.errors import Damaged, Unfinished, UserError
 from sface_jax.core.files import PathLike
+
+ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP})
+"""What the file system says where there is no such file; other errors may be gone the next time."""
 
 
 @functools.lru_cache(maxsize=64)
@@ -54,6 +60,30 @@ class LocalFile:
         if len(content) != length:
             raise Damaged(f"{self.path} was cut short while it was read")
         return content
+
+
+def stamp(paths: Iterable[PathLike]) -> str:
+    """SHA-256, in hexadecimal, over path, size and time of change of each file, in that order; or that it is missing.
+
+    Files on remote disks do too; where many are asked for, this takes its time.
+    """
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(f"{os.fspath(path)}\0{_state(path)}\0".encode())
+    return digest.hexdigest()
+
+
+def _state(path: PathLike) -> tuple[int, int] | None:
+    try:
+        if "://" not in os.fspath(path):
+            status = os.stat(path)
+            return status.st_size, status.st_mtime_ns
+        remote = epath.Path(path).stat()
+        return remote.length, int(remote.mtime * 1e9)
+    except OSError as error:
+        if error.errno not in ABSENT:
+            raise
+        return None
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from absl import logging
 from etils import epath
 from jaxtyping import Bool, Integer
 
@@ -159,8 +160,7 @@ def read_pairs_file(path: files.PathLike, root: files.PathLike) -> tuple[list[ep
     """Reads LFW's `pairs.txt` or `pairsDevTest.txt`, or a list of paths, for a folder of pictures.
 
     LFW's: the first line is "folds<TAB>mated pairs a fold" or "mated pairs", then as many `name i j` and
-    `name1 i name2 j` lines a fold. Picture i of a name is the file `<name>/<name>_<i, 4 digits>.*`; in a folder named
-    otherwise it is the i-th picture in natural order, from 1.
+    `name1 i name2 j` lines a fold; see `numbers` for which picture i of a name is.
 
     A list of paths has a line `path1 path2 same` for a pair, apart by commas, tabs or blanks, or two lines
     `path1 same` and `path2 same`, as CALFW and CPLFW have; `same` is 0 where the identities differ. It has one fold.
@@ -180,13 +180,17 @@ def read_pairs_file(path: files.PathLike, root: files.PathLike) -> tuple[list[ep
         return _read_list(path, rows, epath.Path(root))
     lines, folds = _parse(path, rows)
     people = {name for line in lines for name, _ in (line.first, line.second)}
-    numbered = {name: _numbered(listed, name) for name, listed in folders.scan(root).items() if name in people}
+    numbered = {
+        name: dict(zip(numbers(name, [path.name for path in listed]), listed, strict=True))
+        for name, listed in folders.scan(root).items()
+        if name in people
+    }
     pairs, keys = _resolve(path, lines, folds, numbered, f"under {root}")
     return keys, pairs
 
 
 def read_split_pairs(path: files.PathLike, split: PictureSet | Source) -> Pairs:
-    """Reads a pairs file in LFW's format for a split or a source; picture i of a name is its i-th there, from 1.
+    """Reads a pairs file in LFW's format for a split or a source; see `numbers` for which picture i of a name is.
 
     Returns:
         The pairs, as positions in the split.
@@ -195,11 +199,13 @@ def read_split_pairs(path: files.PathLike, split: PictureSet | Source) -> Pairs:
         UserError: the file is not in LFW's format, or names a picture that is not there.
     """
     lines, folds = _parse(path, _rows(path))
+    people = {name for line in lines for name, _ in (line.first, line.second)}
     order = np.argsort(split.labels, kind="stable")
     bounds = np.searchsorted(split.labels[order], np.arange(len(split.class_names) + 1))
     numbered = {
-        name: dict(enumerate(order[start:end].tolist(), start=1))
+        name: dict(zip(numbers(name, _names(split, order[start:end])), order[start:end].tolist(), strict=True))
         for name, start, end in zip(split.class_names, bounds, bounds[1:], strict=False)
+        if name in people
     }
     where = f"in split {split.name}" if isinstance(split, PictureSet) else "in the source"
     pairs, positions = _resolve(path, lines, folds, numbered, where)
@@ -208,26 +214,55 @@ def read_split_pairs(path: files.PathLike, split: PictureSet | Source) -> Pairs:
 
 
 def write_pairs_file(
-    path: files.PathLike, pairs: Pairs, labels: Integer[np.ndarray, " n"], class_names: Sequence[str]
+    path: files.PathLike,
+    pairs: Pairs,
+    labels: Integer[np.ndarray, " n"],
+    class_names: Sequence[str],
+    names: Sequence[str] | None = None,
 ) -> None:
-    """Writes pairs in LFW's format, pictures numbered from 1 within their class.
+    """Writes pairs in LFW's format, pictures numbered within their class as the readers understand it, see `numbers`.
 
     Args:
         path: the file.
         pairs: as `make_pairs` gives them, each fold half mated.
         labels: the label of each picture that `pairs` refers to.
         class_names: names by label.
+        names: the name of each picture within its class; without, they are taken to be in natural order, and not to
+            be called as LFW's are.
     """
     labels = np.asarray(labels)
     number = np.empty(len(labels), np.int64)
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
-        number[members] = np.arange(1, len(members) + 1)
+        number[members] = numbers(class_names[label], ["" if names is None else names[i] for i in members])
     lines = [f"{pairs.folds}\t{len(pairs) // pairs.folds // 2}"]
     for a, b, same in zip(pairs.first, pairs.second, pairs.same, strict=True):
         second = f"{number[b]}" if same else f"{class_names[labels[b]]}\t{number[b]}"
         lines.append(f"{class_names[labels[a]]}\t{number[a]}\t{second}")
     files.write_text(path, "\n".join(lines) + "\n")
+
+
+def numbers(identity: str, names: Sequence[str]) -> list[int]:
+    """The numbers by which LFW's format knows the pictures of an identity.
+
+    Where all are called <identity>_<4 digits>, as LFW's are, it is that number; else their place, from 1, in the
+    natural order of the names. So a file means the same pictures in a folder, a container and a dataset.
+    """
+    found = [re.fullmatch(rf"{re.escape(identity)}_([0-9]{{4}})(\.\w+)?", name) for name in names]
+    if all(found):
+        told = [int(match[1]) for match in found]
+        if len(set(told)) == len(told):
+            return told
+        logging.warning("%s has several pictures of the same number: pairs count its pictures in order", identity)
+    order = sorted(range(len(names)), key=lambda i: (folders.natural(names[i]), names[i]))
+    return (np.argsort(order) + 1).tolist()
+
+
+def _names(split: PictureSet | Source, positions: np.ndarray) -> list[str]:
+    """The names of pictures within their identity."""
+    if isinstance(split, PictureSet):
+        return [name.rpartition("/")[2] for name in split.names_of(positions)]
+    return [split.names[position] for position in positions.tolist()]
 
 
 def _rows(path: files.PathLike) -> list[tuple[int, str]]:
@@ -302,15 +337,6 @@ def _line(number: int, row: str) -> _Line:
     if len(fields) != 4:
         raise ValueError(f"line {number} has {len(fields)} fields")
     return _Line(number, (fields[0], int(fields[1])), (fields[2], int(fields[3])))
-
-
-def _numbered(listed: list[epath.Path], name: str) -> dict[int, epath.Path]:
-    """A person's pictures by number: LFW's own where the files are named so, else counted from 1."""
-    prefix = f"{name}_"
-    tails = [path.stem.removeprefix(prefix) if path.stem.startswith(prefix) else "" for path in listed]
-    if all(len(tail) == 4 and tail.isdigit() for tail in tails):
-        return {int(tail): path for tail, path in zip(tails, listed, strict=True)}
-    return dict(enumerate(listed, start=1))
 
 
 def _resolve(

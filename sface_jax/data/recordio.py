@@ -28,7 +28,7 @@ from sface_jax.core import pictures
 from sface_jax.core.errors import Damaged, UserError
 from sface_jax.core.files import PathLike
 from sface_jax.data import listing
-from sface_jax.data.local import LocalFile, appearing
+from sface_jax.data.local import LocalFile, appearing, stamp
 from sface_jax.data.sources import Source
 
 SUFFIX = ".rec"
@@ -290,6 +290,10 @@ class RecordSource:
         """See `Source`."""
         return self._records.picture(int(self._order[position]))
 
+    def version(self) -> str:
+        """Changes where what `read` gives out may have changed."""
+        return stamp(self._records.path.with_suffix(suffix) for suffix in (SUFFIX, ".idx", ".lst"))
+
     def label(self, position: int) -> Float32[np.ndarray, " k"]:
         """The whole label of a picture, as it is in the file."""
         return self._records.label(int(self._order[position]))
@@ -332,7 +336,7 @@ def _property(path: Path) -> int | None:
         raise Damaged(f'{path} is not "classes,height,width": mend or remove it') from error
 
 
-def write(path: PathLike, source: Source, done: Any = None) -> None:
+def write(path: PathLike, source: Source, done: Any = None) -> list[Path]:
     """Writes a source in InsightFace's layout: `.rec`, `.idx`, `.lst` and `property`, which appear together.
 
     Records are numbered from 1 in the order of the source, and their labels are the source's.
@@ -342,6 +346,9 @@ def write(path: PathLike, source: Source, done: Any = None) -> None:
         source: pictures, whose bytes are kept as they are.
         done: is called with the number of pictures written.
 
+    Returns:
+        The files.
+
     Raises:
         UserError: a file is there already, or there are more pictures than float32 can number.
         Damaged: a picture cannot be read.
@@ -349,9 +356,12 @@ def write(path: PathLike, source: Source, done: Any = None) -> None:
     path, count, classes = Path(path), len(source.labels), len(source.class_names)
     if count + classes >= MOST_RECORDS:
         raise UserError(f"a .rec numbers at most {MOST_RECORDS:,} records, in float32: {count:,} pictures are too many")
+    facts_path = path.parent / "property"
+    if facts_path.exists() and not path.exists():
+        raise UserError(f"{facts_path} is of another {SUFFIX}: write {path.name} into a folder of its own")
     bounds = np.searchsorted(source.labels, np.arange(classes + 1)) + 1
-    others = (path.with_suffix(".idx"), path.with_suffix(".lst"), path.parent / "property", path)
-    with appearing(*others) as (index, names, facts, records):
+    written = [path.with_suffix(".idx"), path.with_suffix(".lst"), facts_path, path]
+    with appearing(*written) as (index, names, facts, records):
         offsets, sizes, foreign = [], [], 0
         with records.open("wb") as file, names.open("w") as listed:
 
@@ -379,6 +389,7 @@ def write(path: PathLike, source: Source, done: Any = None) -> None:
             )
         width, height = sizes[0]
         facts.write_text(f"{classes},{height},{width}\n")
+    return written
 
 
 def mxnet_decodes(content: bytes) -> bool:

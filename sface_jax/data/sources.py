@@ -20,8 +20,8 @@ _BLOCK = 256  # pictures rendered at a time
 class Source(Protocol):
     """Labelled pictures by position, encoded as they lie; a new format is one small class like this.
 
-    A source lists what is there when it is opened, and reads a picture when it is asked for. It is picklable and small
-    to pickle: worker processes get copies.
+    A source lists what is there when it is opened, and reads a picture when it is asked for. It is picklable: worker
+    processes get copies.
 
     Attributes:
         class_names: the identities, by label.
@@ -40,6 +40,9 @@ class Source(Protocol):
             Damaged: it cannot be had, because the container is damaged there.
             OSError: it cannot be had, because the file system says so.
         """
+
+    def version(self) -> str:
+        """Changes where what `read` gives out may have changed."""
 
 
 class Chosen:
@@ -60,6 +63,10 @@ class Chosen:
         """See `Source`."""
         return self.whole.read(int(self._positions[position]))
 
+    def version(self) -> str:
+        """See `Source`."""
+        return self.whole.version()
+
 
 class ProceduralFaces:
     """Rendered faces of people who do not exist: identity i, picture j depend on (seed, i, j) alone."""
@@ -78,6 +85,10 @@ class ProceduralFaces:
         if self._rendered[0] != block:
             self._rendered = block, self._render(block)
         return self._rendered[1][position % _BLOCK]
+
+    def version(self) -> str:
+        """See `Source`."""
+        return f"{self.seed} {self.image_size}"
 
     def _render(self, block: int) -> list[bytes]:
         from sface_jax.data import faces

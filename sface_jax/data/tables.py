@@ -17,20 +17,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int32
+from absl import logging
+from jaxtyping import Int32, Int64
 
 from sface_jax.core.errors import Damaged, UserError
 from sface_jax.core.files import PathLike
 from sface_jax.data import listing
 from sface_jax.data.folders import SUFFIXES
-from sface_jax.data.local import appearing
+from sface_jax.data.local import ABSENT, appearing, stamp
 from sface_jax.data.sources import Source
 
 TEXT = (".csv", ".tsv", ".txt", ".lst")
 PARQUET = ".parquet"
 
 _PICTURES = ("path", "file", "image", "filename", "file_name", "image_path", "filepath", "img", "jpg", "png")
-_LABELS = ("label", "identity", "class", "id", "person", "subject", "target", "cls")
+_ID = "id"  # of the identity, or of the row: the last one to be taken
+_LABELS = ("label", "identity", "class", "person", "subject", "target", "cls", _ID)
 _GROUP = 256  # rows that are read, and written, together
 _CACHE = 256 << 20  # bytes of pictures that are kept for the next reads
 
@@ -51,7 +53,8 @@ class TableSource:
             label_column: the column with the labels, where it is not called "label", "identity", "class", "id" or so.
 
         Raises:
-            UserError: there is no such file, its columns cannot be told, or the first picture is not there.
+            UserError: there is no such file, its columns cannot be told, or the first picture is not there, or every
+                row has another "id" for a label.
             Damaged: it is no such table.
         """
         self._path = Path(path)
@@ -59,7 +62,10 @@ class TableSource:
         read = _Text if self._path.suffix.lower() in TEXT else _Parquet
         self._table = read(self._path, image_column, label_column)
         paths, labels, identities = self._table.paths, self._table.labels, self._table.identities
-        where = str(path)
+        where, asked = str(path), f"{self._table.label!r} as the labels" if labels else "the folders as identities"
+        logging.info("%s: read with %r as the pictures and %s", path, self._table.image, asked)
+        if any("\0" in name for name in paths):
+            raise Damaged(f"{where} has a path that no file may have")
         if labels is None:
             labels = listing.identities(paths, where)
         names = [os.path.basename(name) or f"{row:07d}" for row, name in enumerate(paths)]
@@ -71,17 +77,43 @@ class TableSource:
         self.labels: Int32[np.ndarray, " n"] = found.labels
         self.names: Sequence[str] = found.names
         self._order = found.order
+        if self._table.label and 1 < len(labels) == len(self.class_names):
+            self._each_alone(label_column)
         self._table.labels = self._table.identities = None  # worker processes get copies
-        first = self._root / paths[0]
-        if not self._table.holds_pictures and not first.exists():
-            raise UserError(f"{path} names {first}, which is not there: paths are relative to the folder of the list")
+        if self._table.holds_pictures:
+            self._table.warn_of_jumps(self._order)
+        elif not os.path.exists(first := self._root / paths[0]):
+            raise UserError(
+                f"{self._table.place(0)}: there is no picture {first}; paths are relative to the folder of the list"
+            )
+
+    def _each_alone(self, asked: str) -> None:
+        """Tells that every identity has one picture, which is not what a label is for."""
+        told = f"{self._path}: every row has another {self._table.label!r}"
+        if self._table.label.lower() == _ID and not asked:
+            raise UserError(f"{told}, so it tells no identity: name the column that does with --config.label_column")
+        logging.warning("%s, so every identity has one picture: is this the label?", told)
 
     def read(self, position: int) -> bytes:
         """See `Source`; rows of one identity that are far apart in a Parquet file are read slowly."""
         row = int(self._order[position])
         if (content := self._table.picture(row)) is not None:
             return content
-        return (self._root / self._table.paths[row]).read_bytes()
+        path = self._root / self._table.paths[row]
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            if error.errno not in ABSENT:
+                raise
+            raise Damaged(f"{self._table.place(row)}: there is no picture {path}") from error
+
+    def version(self) -> str:
+        """Changes where what `read` gives out may have changed."""
+        named: set[str] = set()
+        # Where a Parquet file holds pictures, their paths most often name no files.
+        if not self._table.holds_pictures or os.path.isfile(self._root / self._table.paths[0]):
+            named = {os.path.join(self._root, path) for path in self._table.paths}
+        return stamp([*self._table.files, *sorted(named)])
 
 
 class _Text:
@@ -90,25 +122,30 @@ class _Text:
     holds_pictures = False
 
     def __init__(self, path: Path, image_column: str, label_column: str):
-        rows = list(_rows(path))
-        if not rows:
+        self.files = [os.fspath(path)]
+        read = list(_rows(path))
+        if not read:
             raise Damaged(f"{path} is empty")
-        lowered = [field.lower() for field in rows[0]]
-        named = image_column in rows[0] or bool(set(lowered) & set(_PICTURES))
+        self._lines, rows = np.array([line for line, _ in read], np.int32), [row for _, row in read]
+        odd = next((line for line, row in read if len(row) != len(rows[0])), None)
+        if odd:
+            raise Damaged(f"{path}, line {odd} has another number of columns than the first")
+        while len(rows[0]) > 1 and not any(row[-1] for row in rows):  # each line ends in a separator
+            rows = [row[:-1] for row in rows]
+        width, lowered = len(rows[0]), {field.lower() for field in rows[0]}
+        named = bool(lowered & {*_PICTURES, image_column.lower()} - {""}) and not any(map(_is_picture, rows[0]))
         if (image_column or label_column) and not named:
             raise UserError(f"{path} has no column {image_column or label_column!r}: its first line is {rows[0][:9]}")
-        columns = rows.pop(0) if named else []
+        columns = rows.pop(0) if named else [f"column {number}" for number in range(1, width + 1)]
+        self._lines = self._lines[int(named) :]
         if not rows:
             raise Damaged(f"{path} lists no pictures")
-        width = len(rows[0])
-        odd = next((number for number, row in enumerate(rows, start=1 + named) if len(row) != width), None)
-        if odd or (named and width != len(columns)):
-            raise Damaged(f"{path}, line {odd or 2} has another number of columns than the line before it")
         if named:
             image = _column(path, columns, image_column, _PICTURES)
             label = _column(path, columns, label_column, _LABELS, needed=width > 1)
         else:
             image, label = _guess(path, rows[0])
+        self.image, self.label = columns[image], "" if label is None else columns[label]
         self.paths = [row[image] for row in rows]
         self.labels = None if label is None else _numbers([row[label] for row in rows])
         other = columns.index("identity") if "identity" in columns else None
@@ -117,9 +154,13 @@ class _Text:
     def picture(self, row: int) -> None:
         """No picture is in the list itself."""
 
+    def place(self, row: int) -> str:
+        """Where a row is, for what is told."""
+        return f"{self.files[0]}, line {self._lines[row]}"
 
-def _rows(path: Path) -> Iterator[list[str]]:
-    """The fields of each line that is not empty."""
+
+def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """The number of each line that is not empty, and its fields."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
@@ -129,10 +170,11 @@ def _rows(path: Path) -> Iterator[list[str]]:
     head = text[: text.find("\n")] if "\n" in text else text
     separator = next((mark for mark in ("\t", ",", ";") if mark in head), None)
     if separator is None:
-        yield from (line.split() for line in text.splitlines() if line.strip())
+        yield from ((line, row.split()) for line, row in enumerate(text.splitlines(), start=1) if row.strip())
         return
+    reader = csv.reader(text.splitlines(), delimiter=separator)
     try:
-        yield from (row for row in csv.reader(text.splitlines(), delimiter=separator) if row)
+        yield from ((reader.line_num, row) for row in reader if row)
     except csv.Error as error:
         raise Damaged(f"{path} is no table ({error})") from error
 
@@ -154,7 +196,7 @@ def _column(path: Path, columns: list[str], wanted: str, known: Sequence[str], n
 
 def _guess(path: Path, row: list[str]) -> tuple[int, int | None]:
     """The columns of path and label in a list that does not name them."""
-    pictures = [i for i, field in enumerate(row) if os.path.splitext(field)[1].lower() in SUFFIXES]
+    pictures = [i for i, field in enumerate(row) if _is_picture(field)]
     if len(pictures) == 1 and len(row) <= 2:
         return pictures[0], 1 - pictures[0] if len(row) == 2 else None
     if len(pictures) == 1 and pictures[0] == len(row) - 1:
@@ -162,6 +204,10 @@ def _guess(path: Path, row: list[str]) -> tuple[int, int | None]:
     if len(pictures) == 1 and pictures[0] == 1:
         return 1, 2  # InsightFace's: whether aligned, path, label, ...
     raise UserError(f"{path} does not tell which column is the path and which the label: name them in a first line")
+
+
+def _is_picture(field: str) -> bool:
+    return os.path.splitext(field)[1].lower() in SUFFIXES
 
 
 def _numbers(fields: list[str]) -> list[int] | list[str]:
@@ -178,18 +224,20 @@ class _Parquet:
         files = sorted(path.glob(f"[!.]*{PARQUET}")) if path.is_dir() else [path]
         if not files or not files[0].is_file():
             raise UserError(f"there is no Parquet file {path}")
-        self._files = [os.fspath(file) for file in files]
+        self.files = [os.fspath(file) for file in files]
         self._groups: list[tuple[int, int, int]] = []  # of each group of rows: its first row, file and number in it
         self._kept: collections.OrderedDict[int, Any] = collections.OrderedDict()
+        self._bytes = 0
         self.paths: list[str] = []
         labels, identities = [], []
-        for number, file in enumerate(self._files):
+        for number, file in enumerate(self.files):
             with _told(file):
                 opened = _open(file)
                 self._look(opened, file, image_column, label_column)
                 for group in range(opened.num_row_groups):
                     self._groups.append((len(self.paths), number, group))
-                    wanted = [name for name in (self._name, self._label, self._identity) if name]
+                    self._bytes += opened.metadata.row_group(group).total_byte_size
+                    wanted = [name for name in (self._name, self.label, self._identity) if name]
                     table = opened.read_row_group(group, columns=wanted).to_pydict()
                     top = next(iter(table.values())) if table else []
                     count = opened.metadata.row_group(group).num_rows
@@ -197,7 +245,7 @@ class _Parquet:
                     if len(found) != count or (table and len(top) != count):
                         raise Damaged(f"{file} has columns of unequal length")
                     self.paths += found
-                    labels += table[self._label] if self._label else []
+                    labels += table[self.label] if self.label else []
                     identities += table[self._identity] if self._identity else []
         if not self.paths:
             raise Damaged(f"{path} lists no pictures")
@@ -205,7 +253,7 @@ class _Parquet:
             raise Damaged(f"{path} has labels that are neither whole numbers nor names")
         if self._class_names and labels and not all(0 <= label < len(self._class_names) for label in labels):
             raise Damaged(f"{path} has labels without a name")
-        self.labels = labels if self._label else None
+        self.labels = labels if self.label else None
         self.identities = [self._class_names[label] for label in labels] if self._class_names else None
         if self._identity and all(isinstance(name, str) for name in identities):
             self.identities = identities
@@ -221,16 +269,34 @@ class _Parquet:
         known = (*holding[:1], *_PICTURES)
         image = schema.names[_column(Path(file), schema.names, image_column, known)]
         label = _column(Path(file), schema.names, label_column, _LABELS, needed=False)
-        self._label = "" if label is None else schema.names[label]
-        self._identity = "identity" if "identity" in schema.names and self._label != "identity" else ""
-        self._image, self._name, self.holds_pictures = image, image, image in holding
+        self.label = "" if label is None else schema.names[label]
+        self._identity = "identity" if "identity" in schema.names and self.label != "identity" else ""
+        self.image, self._name, self.holds_pictures = image, image, image in holding
         if image in holding and "struct" in str(schema.field(image).type):
             self._name = f"{image}.path"
         elif image in holding:
             self._name = next((name for name in ("path", "filename", "file_name", "name") if name in schema.names), "")
         elif "string" not in str(schema.field(image).type):
             raise UserError(f"{file} has neither paths nor pictures as files in its column {image!r}")
-        self._class_names = _hugging_face_names(schema.metadata, self._label)
+        self._class_names = _hugging_face_names(schema.metadata, self.label)
+
+    def place(self, row: int) -> str:
+        """Where a row is, for what is told."""
+        group = int(np.searchsorted(self._starts, row, side="right")) - 1
+        number = self._groups[group][1]
+        first = next(start for start, file, _ in self._groups if file == number)
+        return f"{self.files[number]}, row {row - first}"
+
+    def warn_of_jumps(self, order: Int64[np.ndarray, " n"]) -> None:
+        """Warns where rows that are read one after another lie far apart: groups of rows are read as a whole."""
+        groups = np.searchsorted(self._starts, order, side="right")
+        reads = 1 + int(np.count_nonzero(np.diff(groups)))
+        if self._bytes > _CACHE and reads > 2 * len(self._groups):
+            logging.warning(
+                "%s: the rows of an identity do not lie together: to read all takes %d readings of %.3g MB, in place of"
+                " %d. Sort the table by its label first, in DuckDB or pandas",
+                *(self.files[0], reads, self._bytes / len(self._groups) / 1e6, len(self._groups)),
+            )
 
     def picture(self, row: int) -> bytes | None:
         """The picture of a row; None where the table has its path alone."""
@@ -239,16 +305,19 @@ class _Parquet:
         group = int(np.searchsorted(self._starts, row, side="right")) - 1
         start, number, within = self._groups[group]
         if group not in self._kept:
-            with _told(self._files[number]):
-                table = _open(self._files[number]).read_row_group(within, columns=[self._image])
+            with _told(self.files[number]):
+                table = _open(self.files[number]).read_row_group(within, columns=[self.image])
             self._kept[group] = table.column(0)
             while len(self._kept) > 1 and sum(column.nbytes for column in self._kept.values()) > _CACHE:
                 self._kept.popitem(last=False)
         self._kept.move_to_end(group)
-        value = self._kept[group][row - start].as_py()
+        if row - start >= len(self._kept[group]):
+            raise Damaged(f"{self.files[number]} has columns of unequal length")
+        with _told(self.files[number]):
+            value = self._kept[group][row - start].as_py()
         content = value["bytes"] if isinstance(value, dict) else value
         if content is None and not (isinstance(value, dict) and value["path"]):
-            raise Damaged(f"{self._files[number]} has no picture in row {row}")
+            raise Damaged(f"{self.place(row)}: there is no picture")
         return content
 
 
@@ -293,13 +362,16 @@ def _hugging_face_names(metadata: dict[bytes, bytes] | None, column: str | None)
         return None
 
 
-def write(path: PathLike, source: Source, done: Callable[[int], None] | None = None) -> None:
+def write(path: PathLike, source: Source, done: Callable[[int], None] | None = None) -> list[Path]:
     """Writes a `.parquet` as Hugging Face's `datasets` reads it: image struct{bytes, path}, label, identity.
 
     Args:
         path: the file; it appears whole or not at all.
         source: pictures, whose bytes are kept as they are.
         done: is called with the number of pictures written.
+
+    Returns:
+        The file.
 
     Raises:
         UserError: the file is there already.
@@ -334,3 +406,4 @@ def write(path: PathLike, source: Source, done: Callable[[int], None] | None = N
                 writer.write_table(pa.Table.from_pylist(rows, schema))
                 if done:
                     done(start + len(rows))
+    return [Path(path)]

@@ -12,7 +12,6 @@ from pathlib import Path
 from sface_jax.core import files
 from sface_jax.data import example, layout, local
 from sface_jax.data.dataset import Dataset
-from sface_jax.data.example import Example
 
 FORMAT = "tfrecord"
 SHARD = 8192  # pictures in a file
@@ -25,18 +24,17 @@ def asked(path: Path) -> bool:
     return bool(_VERSION.fullmatch(path.name))
 
 
-def write(path: Path, dataset: Dataset, done: Callable[[int], None], beside: dict[str, bytes]) -> int:
+def write(path: Path, dataset: Dataset, done: Callable[[int], None]) -> list[Path]:
     """Writes all splits of a dataset into a new folder, which appears whole.
 
     Args:
-        path: "<folder>/<name>/<version>"; opened by `tfds.load("<name>", data_dir="<folder>")`, unless TFDS has a dataset
+        path: "<folder>/<name>/<version>", opened by `tfds.load("<name>", data_dir="<folder>")` unless TFDS has one
             of that name in its catalogue.
         dataset: the dataset; pictures keep their bytes.
         done: called with the number of pictures written.
-        beside: files that go into the folder.
 
     Returns:
-        The number of pictures.
+        The files.
 
     Raises:
         UserError: the folder is there already.
@@ -54,10 +52,8 @@ def write(path: Path, dataset: Dataset, done: Callable[[int], None], beside: dic
         new = layout.info_json(facts, info["description"], licence, file_format=FORMAT)
         files.write_text(temporary / layout.NAMES_FILE, "".join(f"{name}\n" for name in dataset.class_names))
         files.write_json(temporary / layout.FEATURES_FILE, features)
-        for name, content in beside.items():
-            files.write_bytes(temporary / name, content)
         files.write_json(temporary / layout.INFO_FILE, new | {"version": path.name})
-    return total
+    return sorted(path.iterdir())
 
 
 def _write_split(folder: Path, dataset: Dataset, split: str, done: Callable[[int], None]) -> tuple[list[int], int]:
@@ -65,14 +61,13 @@ def _write_split(folder: Path, dataset: Dataset, split: str, done: Callable[[int
     import tensorflow as tf
 
     pictures = dataset[split]
-    names, shards = pictures.names(), max(-(-len(pictures) // SHARD), 1)
+    shards = max(-(-len(pictures) // SHARD), 1)
     lengths, size = [], 0
     for shard in range(shards):
         part = range(shard * SHARD, min((shard + 1) * SHARD, len(pictures)))
         file = layout.shard_name(split, shard, shards, file_format=FORMAT)
         with tf.io.TFRecordWriter(str(folder / file)) as writer:
-            for index in part:
-                item = Example(pictures.encoded(index), int(pictures.labels[index]), names[index])
+            for index, item in zip(part, pictures.examples(part), strict=True):
                 record = example.encode(item)
                 writer.write(record)
                 size += len(record)

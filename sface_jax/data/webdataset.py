@@ -23,7 +23,7 @@ from sface_jax.core.errors import Damaged, UserError
 from sface_jax.core.files import PathLike
 from sface_jax.data import listing
 from sface_jax.data.folders import SUFFIXES
-from sface_jax.data.local import LocalFile, appearing
+from sface_jax.data.local import LocalFile, appearing, stamp
 from sface_jax.data.sources import Source
 
 SUFFIX = ".tar"
@@ -186,6 +186,10 @@ class TarSource:
         file = self._files[self._shard[position]]
         return file.read(int(self._start[position]), int(self._size[position]))
 
+    def version(self) -> str:
+        """Changes where what `read` gives out may have changed."""
+        return stamp(file.path for file in self._files)
+
     def _in_folders(self, found: list[tuple[int, Member]]) -> tuple[list[tuple[int, Member]], listing.Listing]:
         chosen = [entry for entry in found if os.path.splitext(entry[1].name)[1].lower() in SUFFIXES]
         paths = [member.name for _, member in chosen]
@@ -250,7 +254,9 @@ def _first(facts: dict[str, Any]) -> int | str | None:
     return None
 
 
-def write(path: PathLike, source: Source, shard_bytes: int = 0, done: Callable[[int], None] | None = None) -> None:
+def write(
+    path: PathLike, source: Source, shard_bytes: int = 0, done: Callable[[int], None] | None = None
+) -> list[Path]:
     """Writes `<identity>/<picture>` with a `.cls` beside it, in the order of the source, identity after identity.
 
     Readers take the dots of a picture's name for the beginning of its suffix: they become "_", and a `.json` beside
@@ -262,16 +268,19 @@ def write(path: PathLike, source: Source, shard_bytes: int = 0, done: Callable[[
         shard_bytes: a shard is closed when its pictures have this many bytes; 0 writes one file.
         done: is called with the number of pictures written.
 
+    Returns:
+        The files.
+
     Raises:
         UserError: a file is there already.
         Damaged: a picture cannot be read.
     """
-    path, shard, filled, keys = Path(path), 0, 0, set()
+    path, written, filled, keys = Path(path), [], 0, set()
     with contextlib.ExitStack() as whole, contextlib.ExitStack() as one:
 
         def begin() -> tarfile.TarFile:
-            target = path.with_name(f"{path.stem}-{shard:06d}{SUFFIX}") if shard_bytes else path
-            (temporary,) = whole.enter_context(appearing(target))
+            written.append(path.with_name(f"{path.stem}-{len(written):06d}{SUFFIX}") if shard_bytes else path)
+            (temporary,) = whole.enter_context(appearing(written[-1]))
             return one.enter_context(tarfile.TarFile(temporary, "w"))
 
         tar = begin()
@@ -279,8 +288,7 @@ def write(path: PathLike, source: Source, shard_bytes: int = 0, done: Callable[[
             content = source.read(position)
             if shard_bytes and filled >= shard_bytes:
                 one.close()
-                shard, filled = shard + 1, 0
-                tar = begin()
+                tar, filled = begin(), 0
             stem, suffix = os.path.splitext(source.names[position])
             key = f"{source.class_names[label]}/{stem.replace('.', '_')}"
             while key in keys:
@@ -293,6 +301,7 @@ def write(path: PathLike, source: Source, shard_bytes: int = 0, done: Callable[[
             filled += len(content)
             if done:
                 done(position + 1)
+    return written
 
 
 def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:

@@ -11,16 +11,21 @@ import pickle
 import random
 import struct
 import time
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, seed, settings
 from hypothesis import strategies as st
 
 from sface_jax.core import pictures
 from sface_jax.core.errors import UserError
-from sface_jax.data import pairs, recordio, webdataset
+from sface_jax.data import landmarks, pairs, recordio, tables, webdataset
+from sface_jax.data.folders import FolderSource
 from sface_jax.data.recordio import RecordSource
+from sface_jax.data.tables import TableSource
 from sface_jax.data.webdataset import TarSource
 from tests.data import containers
 from tests.data.test_webdataset import pack
@@ -28,17 +33,20 @@ from tests.data.test_webdataset import pack
 EXAMPLES = int(os.environ.get("SFACE_JAX_FUZZ", 300))
 SEED = int(os.environ.get("SFACE_JAX_FUZZ_SEED", 0))
 LONGEST = 5.0  # seconds that an example may take
+MOST = 100e6  # bytes that it may take
 
 # What is apt to be taken for a length, an offset or an opcode.
 NUMBERS = [0, 1, 2, 3, 24, 32, 2**16, 2**29 - 1, 2**29, 2**31 - 1, 2**31, 2**32 - 1, 2**62, 2**63 - 1, 2**64 - 1]
 PIECES = [struct.pack(kind, number) for number in NUMBERS for kind in "BIQ" if number < 256 ** struct.calcsize(kind)]
 PIECES += [b"", b"\n", b"\t", b"\0" * 512, b"\x95", b"\x96", b"\x8e", b"\x8d", b"R", b"b", b"(", b".", b"\x94", b"2"]
 PIECES += [b"0", b"1", b"-", b"999999999999999999999", b"\xff\xd8", b"\xff\xc0", b"\xff\xda", b"cos\nsystem\n"]
+TEXT = [b",", b"\t", b";", b" ", b"\n", b"\r", b'"', b"\0", b"\xff", b"\xc2\xa0", b"-1", b"1e999", b"nan", b"9" * 20]
+TEXT += [b"..", b"/", b"path", b"label", b"id", b".jpg", b"x" * 300, "\u2028".encode(), "\u0663".encode()]
 PIECES += [struct.pack("<I", 0xCED7230A), struct.pack("<f", float("nan")), b"17777777777", b"L", b"x", b"S", b"K"]
 
 
 @st.composite
-def mutated(draw, wholes):
+def mutated(draw, wholes, pieces=PIECES):
     """One of some files, with a few edits: pieces put in, over or out, copied, cut off."""
     content = bytearray(draw(st.sampled_from(wholes)))
     # One number drawn, many choices from it: thousands of choices would make drawing slower than reading.
@@ -49,7 +57,7 @@ def mutated(draw, wholes):
         place = choose.randrange(near + 1)
         if choose.random() < 0.1:
             place = len(content) - min(len(content), choose.randrange(64))
-        piece = choose.choice(PIECES) if choose.random() < 0.7 else choose.randbytes(choose.randrange(1, 9))
+        piece = choose.choice(pieces) if choose.random() < 0.7 else choose.randbytes(choose.randrange(1, 9))
         kind = choose.randrange(5)
         if kind == 0:
             content[place : place + len(piece)] = piece
@@ -65,14 +73,26 @@ def mutated(draw, wholes):
     return bytes(content)
 
 
+def peak(anew=False):
+    """The most memory that this process had, in bytes, also that of C libraries; anew looks from now on."""
+    reset = Path("/proc/self/clear_refs")
+    if not os.access(reset, os.W_OK):
+        return 0  # not on Linux
+    if anew:
+        reset.write_text("5")
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return 1024 * int(line.split()[1])
+
+
 def checked(read):
     """Runs a reader on damaged content."""
-    began = time.monotonic()
+    began, before = time.monotonic(), peak(anew=True)
     try:
         read()
     except UserError as error:
         assert str(error) and "\n" not in str(error)
     assert time.monotonic() - began < LONGEST
+    assert peak() - before < MOST
 
 
 def read_all(source):
@@ -184,5 +204,68 @@ def test_tars(tmp_path, tars):
     def run(content, mend):
         (tmp_path / "a.tar").write_bytes(mended(content) if mend else content)
         checked(lambda: read_all(TarSource(tmp_path / "a.tar")))
+
+    run()
+
+
+LINES = [(f"{who}/{who}_{i:04d}.jpg", who, i) for who in ("Ann", "Bob") for i in (1, 2, 3)]
+POINTS = [10.0, 10.0, 20.0, 10.0, 15.0, 15.0, 11.0, 20.0, 19.0, 20.0]
+TEXTS = {
+    "lists": [
+        "path,label\n" + "".join(f"{path},{who}\n" for path, who, _ in LINES),
+        "".join(f"{path}\t{i}\n" for path, _, i in LINES),
+        "".join(f"{row}\t{i}.0\t{path}\n" for row, (path, _, i) in enumerate(LINES)),
+        "".join(f'"{path}";{who};\n' for path, who, _ in LINES),
+        "".join(f"{path} {i}\n" for path, _, i in LINES),
+    ],
+    "pairs": [
+        "1\t2\nAnn\t1\t2\nBob\t2\t3\nAnn\t1\tBob\t1\nAnn\t2\tBob\t2\n",
+        "1\nAnn\t1\t2\nAnn\t1\tBob\t1\n",
+        "".join(f"{path},{LINES[0][0]},{who == 'Ann':d}\n" for path, who, _ in LINES),
+        "".join(f"{path} 1\n" for path, _, _ in LINES),
+    ],
+    "landmarks": [
+        "".join(f"{path}\t" + "\t".join(map(str, POINTS)) + "\n" for path, _, _ in LINES),
+        f"{len(LINES)}\n{landmarks.COLUMNS}\n"
+        + "".join(f"{path} {' '.join(map(str, POINTS))}\n" for path, _, _ in LINES),
+    ],
+}
+
+
+@pytest.mark.parametrize("kind", TEXTS)
+def test_texts(tmp_path, kind):
+    for path, _, number in LINES:
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_bytes(containers.picture(number))
+    readers = {
+        "lists": lambda path: read_all(TableSource(path)),
+        "pairs": lambda path: (
+            pairs.read_pairs_file(path, tmp_path),
+            pairs.read_split_pairs(path, FolderSource(tmp_path)),
+        ),
+        "landmarks": landmarks.read,
+    }
+
+    @fuzz
+    @given(mutated([text.encode() for text in TEXTS[kind]], TEXT))
+    def run(content):
+        (tmp_path / "a.csv").write_bytes(content)
+        checked(lambda: readers[kind](tmp_path / "a.csv"))
+
+    run()
+
+
+def test_parquet(tmp_path):
+    tables.write(tmp_path / "a.parquet", containers.faces())
+    pq.write_table(
+        pa.table({"path": [path for path, _, _ in LINES], "label": [0, 0, 0, 1, 1, 1]}), tmp_path / "b.parquet"
+    )
+    wholes = [(tmp_path / name).read_bytes() for name in ("a.parquet", "b.parquet")]
+
+    @fuzz
+    @given(mutated(wholes))
+    def run(content):
+        (tmp_path / "c.parquet").write_bytes(content)
+        checked(lambda: read_all(TableSource(tmp_path / "c.parquet")))
 
     run()

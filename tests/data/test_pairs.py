@@ -2,12 +2,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from etils import epath
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from sface_jax.core.errors import UserError
-from sface_jax.data import pairs
+from sface_jax.data import dataset, folders, formats, pairs, records, tables
+from sface_jax.data.example import Example
 
 LFW = Path(__file__).parents[2] / ".." / "shared" / "data" / "lfw"
 LABELS = st.lists(st.integers(1, 8), min_size=2, max_size=40).map(
@@ -79,6 +81,45 @@ def test_finds_pictures_by_lfw_number_or_by_order(tmp_path):
     ]
     assert read.same.tolist() == [True, True, False, False] and read.folds == 1 and len(found) == 5
     assert read.in_folds(2).same.tolist() == [True, False, True, False]
+
+
+def test_a_file_means_the_same_pictures_in_a_folder_a_container_and_a_dataset(tmp_path):
+    """With gaps in LFW's numbers, names that are not LFW's, and rows in no order."""
+    names = [f"A_B/A_B_{i:04d}.png" for i in (2, 7, 9, 12)] + [f"s1/{i}.png" for i in (1, 2, 10)]
+    rng, root = np.random.default_rng(0), tmp_path / "faces"
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (8, 8, 3)).astype(np.uint8)).save(root / name)
+    (tmp_path / "pairs.txt").write_text("2\nA_B\t2\t12\ns1\t1\t3\nA_B\t7\ts1\t2\ns1\t1\tA_B\t9\n")
+    paths, drawn = pairs.read_pairs_file(tmp_path / "pairs.txt", root)
+    expected = [[paths[i].read_bytes() for i in side] for side in (drawn.first, drawn.second)]
+    assert [paths[i].name for i in drawn.second] == ["A_B_0012.png", "10.png", "2.png", "A_B_0009.png"]
+    rows = "".join(f"{name},{name.partition('/')[0]}\n" for name in reversed(names))
+    (root / "list.csv").write_text(f"path,label\n{rows}")
+    for name in ("a.tar", "a.rec", "a.parquet"):
+        formats.write(tmp_path / name, folders.FolderSource(root))
+    listed = tables.TableSource(root / "list.csv")
+    labels = [0] * 4 + [1] * 3
+    examples = [Example((root / name).read_bytes(), label, name) for name, label in zip(names, labels, strict=True)]
+    records.write_shard(epath.Path(tmp_path / "set"), "train", 0, 1, examples)
+    records.finish(epath.Path(tmp_path / "set"), image_size=8, class_names=["A_B", "s1"], splits={"train": 1})
+    split = dataset.open(tmp_path / "set")["train"]
+    sources = [formats.open_source(tmp_path / name) for name in ("a.tar", "a.rec", "a.parquet")]
+    for source in (folders.FolderSource(root), listed, *sources, dataset.SplitSource(split), split):
+        drawn = pairs.read_split_pairs(tmp_path / "pairs.txt", source)
+        read = source.encoded if source is split else source.read
+        assert [[read(i) for i in side.tolist()] for side in (drawn.first, drawn.second)] == expected
+
+    bare = [name.rpartition("/")[2] for name in names]
+    pairs.write_pairs_file(tmp_path / "again.txt", drawn, split.labels, split.class_names, bare)
+    assert (tmp_path / "again.txt").read_text().split("\n", 1)[1] == (tmp_path / "pairs.txt").read_text()[2:]
+
+
+def test_numbers():
+    assert pairs.numbers("A.B", ["A.B_0003.jpg", "A.B_0001"]) == [3, 1]
+    assert pairs.numbers("A.B", ["A.B_0003.jpg", "AxB_0001.jpg"]) == [1, 2]
+    assert pairs.numbers("a", ["a_0002.jpg", "a_0001.jpg", "a_0002.png"]) == [2, 1, 3]  # not told apart by number
+    assert pairs.numbers("a", ["10.jpg", "9.jpg", "", ""]) == [4, 3, 1, 2]
 
 
 @pytest.mark.parametrize(

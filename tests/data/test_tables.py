@@ -54,6 +54,27 @@ def test_lists_in_text(folder, name, text, expected):
     assert containers.content(opened(folder, name, text)) == expected
 
 
+def test_columns_are_told(folder, caplog):
+    """Also a separator at the end of each line is none, and `id` is the last column to be taken for a label."""
+    with caplog.at_level("INFO"):
+        found = opened(folder, "a.csv", "a/1.jpg,x,\na/2.jpg,x,\nb c/1.jpg,y,\n")
+        assert containers.content(found) == NAMED and "'column 1' as the pictures and 'column 2'" in caplog.text
+        found = opened(folder, "a.csv", "id,path,person\n1,a/1.jpg,x\n2,a/2.jpg,x\n3,b c/1.jpg,y\n")
+        assert containers.content(found) == NAMED and "'path' as the pictures and 'person'" in caplog.text
+    assert "one picture" not in caplog.text
+    opened(folder, "a.csv", "path,id\na/1.jpg,1\na/2.jpg,2\n", label_column="id")
+    assert "every identity has one picture" in caplog.text
+
+
+def test_a_picture_that_is_missing_is_told_with_its_line(folder):
+    found = opened(folder, "a.csv", "path,label\na/1.jpg,x\n\na/3.jpg,x\na/2.jpg,y\n")
+    with pytest.raises(Damaged, match=r"a\.csv, line 4: there is no picture .*a/3\.jpg"):
+        found.read(1)
+    before = found.version()
+    (folder / "a" / "3.jpg").write_bytes(CONTENTS[3])
+    assert found.read(1) == CONTENTS[3] and found.version() != before
+
+
 def test_columns_by_name(folder):
     text = "who,where,what\nx,a/1.jpg,1\ny,b c/1.jpg,2\nx,a/2.jpg,3\n"
     assert containers.content(opened(folder, "a.csv", text, image_column="where", label_column="who")) == NAMED
@@ -74,7 +95,9 @@ def test_columns_by_name(folder):
         ("path,label\n", "lists no pictures"),
         ("path,label\na/1.jpg,x\na/2.jpg\n", "line 3 has another number of columns"),
         ("path,label\na/1.jpg,x,3\n", "line 2 has another number of columns"),
-        ("path,label\nc/1.jpg,x\n", "c/1.jpg, which is not there"),
+        ("path,label\n\nc/1.jpg,x\n", r"a\.csv, line 3: there is no picture .*c/1\.jpg"),
+        ("path,id\na/1.jpg,1\na/2.jpg,2\n", "every row has another 'id', so it tells no identity"),
+        ("path,label\na\0/1.jpg,x\n", "a path that no file may have"),
         ("path,label\na/1.jpg,../x\n", "the name '../x', which no file may have"),
         ("path,label\n" + "a" * 200_000 + ",1\n", "is no table"),
     ],
@@ -106,6 +129,15 @@ def test_parquet(folder):
     ):
         with pytest.raises(UserError, match=match):
             written("bad.parquet", **columns)
+
+
+def test_rows_that_are_not_together_are_told(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(tables, "_CACHE", 0)
+    for labels, told in ([0, 0, 1, 1, 2, 2], False), ([0, 1, 2, 0, 1, 2], True):
+        table = pa.table({"image": [picture(i) for i in range(6)], "label": labels})
+        pq.write_table(table, tmp_path / "a.parquet", row_group_size=3)
+        TableSource(tmp_path / "a.parquet")
+        assert ("Sort the table by its label" in caplog.text) == told
 
 
 def test_several_parquet_files_and_their_classes(tmp_path):
