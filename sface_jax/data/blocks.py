@@ -6,7 +6,7 @@ source and the conversion alone, so that the bytes are the same whoever makes it
 
 from __future__ import annotations
 
-import concurrent.futures
+import concurrent.futures.process
 import dataclasses
 import functools
 import hashlib
@@ -21,8 +21,8 @@ import numpy as np
 from etils import epath
 from jaxtyping import Float, Shaped, UInt8
 
-from sface_jax.core import files, pictures
-from sface_jax.core.errors import Damaged, UserError
+from sface_jax.core import files, metadata, pictures
+from sface_jax.core.errors import Damaged, Unfinished, UserError
 from sface_jax.data import align, detect, resize, validate
 from sface_jax.data.sources import Source
 
@@ -47,11 +47,13 @@ class Conversion:
         align: "" cuts the central square and resizes it; "landmarks" aligns by landmarks that are given; else a
             detector finds them, see `detect.open_detector`.
         encoding: "png" or "jpeg" of a picture whose own bytes will not do.
+        strip_metadata: leave out of the others what their pixels do not need, see `core.metadata`.
     """
 
     image_size: int
     align: str = ""
     encoding: str = "png"
+    strip_metadata: bool = False
 
     def __post_init__(self) -> None:
         """Checks the values.
@@ -91,7 +93,8 @@ class Blocks:
     """The converted pictures of a source, on disk.
 
     Attributes:
-        directory: their folder, named after what source and conversion are.
+        digest: of what source and conversion are.
+        directory: their folder, named after the digest.
         count: how many blocks there are when all are done.
     """
 
@@ -110,12 +113,13 @@ class Blocks:
             beside: what will be made of the blocks.
             given: landmarks of each picture, NaN where there are none; for a conversion that aligns by them.
         """
-        listed = [dataclasses.asdict(conversion), list(source.class_names), list(source.names), SIZE]
+        listed = [dataclasses.asdict(conversion), source.version(), list(source.class_names), list(source.names), SIZE]
         digest = hashlib.sha256(json.dumps(listed).encode())
         digest.update(np.asarray(source.labels, np.int32).tobytes())
         if given is not None:
             digest.update(given.tobytes())
-        self.directory = beside.parent / f".{beside.name}.blocks-{digest.hexdigest()[:12]}"
+        self.digest = digest.hexdigest()
+        self.directory = beside.parent / f".{beside.name}.blocks-{self.digest[:12]}"
         self.count = -(-len(source.labels) // SIZE)
         self._source, self._conversion, self._given = source, conversion, given
         self._detector = conversion.detector()
@@ -142,6 +146,11 @@ class Blocks:
             waiting = [pool.submit(_work, number) for number in numbers]
             try:
                 yield from (done.result() for done in concurrent.futures.as_completed(waiting))
+            except concurrent.futures.process.BrokenProcessPool as error:
+                raise Unfinished(
+                    "a worker process was killed, most likely for want of memory: lower --config.workers, and run "
+                    "the same command to go on"
+                ) from error
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
@@ -180,13 +189,6 @@ class Blocks:
                 block = self.read(number)
             yield block.contents[position % SIZE]
 
-    def remove(self) -> None:
-        """Removes the blocks, and those of other conversions beside them."""
-        prefix = self.directory.name.rpartition("-")[0]
-        for path in self.directory.parent.iterdir():
-            if path.name.startswith(f"{prefix}-"):
-                path.rmtree()
-
     def _path(self, number: int) -> epath.Path:
         return self.directory / f"{number:06d}.npz"
 
@@ -208,7 +210,8 @@ class Blocks:
         try:
             content = source.read(position)
             image = pictures.decode(content)
-        except (Damaged, OSError) as error:
+        except (Damaged, FileNotFoundError, PermissionError, IsADirectoryError) as error:
+            # Other errors of the file system may be gone the next time: they end the run, which can go on.
             block.reasons[row] = " ".join(str(error).split())
             return
         matrix = None
@@ -221,7 +224,9 @@ class Blocks:
                 block.outcomes[row], block.reasons[row] = NOT_ACQUIRED, str(error)
                 return
         if matrix is None and image.shape == (size, size, 3) and pictures.kept_by_every_reader(content):
-            block.outcomes[row], block.facts[row] = KEPT, validate.facts(image)
+            whole, content = content, metadata.stripped(content) if self._conversion.strip_metadata else content
+            block.outcomes[row] = KEPT if content == whole else ENCODED
+            block.facts[row] = validate.facts(image)
         else:
             shown = resize.square(image, size) if matrix is None else align.warp(image, matrix, size)
             side = None if matrix is None else size / align.scale(matrix)

@@ -12,16 +12,17 @@ from etils import epath
 from jaxtyping import Bool, Float, Int, Shaped, UInt8
 from ml_collections import ConfigDict
 
-from sface_jax.core import files, pictures
+from sface_jax.core import files, metadata, pictures
 from sface_jax.core.errors import UserError
 from sface_jax.data import blocks, dataset, landmarks, preview, validate
 from sface_jax.data.blocks import Blocks
-from sface_jax.data.sources import PROCEDURAL, Source
+from sface_jax.data.sources import Source
 from sface_jax.data.validate import Findings
 
 FINDINGS = "validation.json"
 PREVIEW = "preview.html"
 LANDMARKS = "landmarks.tsv"
+EQUAL = "has the pixels of another picture"
 _ROWS, _COLUMNS = 8, 8  # identities of the preview, and pictures of each
 _SHOWN = ("shared", "alike", "mirrored", "repeated", "dark", "bright", "flat")
 _EXAMPLES = 6  # of each of these kinds
@@ -29,91 +30,123 @@ _EXAMPLES = 6  # of each of these kinds
 
 @dataclasses.dataclass(frozen=True)
 class Inspection:
-    """What was found in the pictures of a source.
+    """What was found in the pictures of a source, by position.
 
     Attributes:
         outcomes: what became of each, see `blocks`.
-        kept: the positions of those that go into the dataset, ascending.
-        all_jpeg: whether all of these are JPEG.
+        facts: see `validate.FACTS`.
         points: landmarks that were found, NaN where there are none.
-        findings: of the pictures that are kept; positions are among these.
+        jpeg: whether it is JPEG.
+        metadata: whether it carries more than pixels, see `core.metadata`.
+        reasons: why a picture is left out.
     """
 
     outcomes: UInt8[np.ndarray, " n"]
-    kept: Int[np.ndarray, " k"]
-    all_jpeg: bool
+    facts: Shaped[np.ndarray, " n"]
     points: Float[np.ndarray, "n 5 2"]
-    findings: Findings
+    jpeg: Bool[np.ndarray, " n"]
+    metadata: Bool[np.ndarray, " n"]
+    reasons: dict[int, str]
 
-    def counts(self) -> dict[str, int]:
-        """How many pictures came in, and what became of them."""
-        kinds = np.bincount(self.outcomes, minlength=4).tolist()
-        kept = np.bincount(self.outcomes[self.kept], minlength=4).tolist()
-        return {
-            "in_source": len(self.outcomes),
-            "unreadable": kinds[blocks.UNREADABLE],
-            "failures_to_acquire": kinds[blocks.NOT_ACQUIRED],
-            "duplicates_dropped": sum(kinds[: blocks.UNREADABLE]) - len(self.kept),
-            "bytes_kept": kept[blocks.KEPT],
-            "encoded_anew": kept[blocks.ENCODED],
-        }
+    @property
+    def kept(self) -> Int[np.ndarray, " k"]:
+        """The positions of the pictures that are not left out, ascending."""
+        there = np.ones(len(self.outcomes), bool)
+        there[list(self.reasons)] = False
+        return np.flatnonzero(there)
+
+    def of(self, outcome: int) -> Int[np.ndarray, " k"]:
+        """The positions of the pictures with an outcome."""
+        return np.flatnonzero(self.outcomes == outcome)
 
 
-def look(source: Source, made: Blocks, config: ConfigDict, log: epath.Path) -> Inspection:
-    """Goes through the converted pictures, tells what is left out, and finds what stands out.
+def look(source: Source, made: Blocks, config: ConfigDict) -> Inspection:
+    """Goes through the converted pictures.
 
     Args:
         source: where they come from.
         made: the converted pictures.
-        config: `max_unreadable`, `duplicates`, `image_size`; see configs/prepare.py.
-        log: gets the names of the pictures that are left out, one a line, with the reason.
-
-    Raises:
-        UserError: more pictures than `max_unreadable` cannot be read, or none is left.
+        config: `duplicates`; see configs/prepare.py.
     """
-    if config.duplicates not in ("keep", "drop"):
-        raise UserError(f'config.duplicates is {config.duplicates!r}: choose "keep" or "drop"')
-    columns: list[tuple] = []
-    for block in map(made.read, range(made.count)):  # one at a time: contents are large
-        jpeg = [pictures.is_jpeg(content) for content in block.contents]
-        columns.append((block.outcomes, block.facts, block.points, block.reasons, jpeg))
-    outcomes, facts, points, reasons, jpeg = map(np.concatenate, zip(*columns, strict=True))
-    reasons = reasons.astype(object)
-    there = outcomes < blocks.UNREADABLE
-    labels = np.asarray(source.labels)
+    n = len(source.labels)
+    found = Inspection(
+        outcomes=np.empty(n, np.uint8),
+        facts=np.empty(n, validate.FACTS),
+        points=np.empty((n, 5, 2), np.float32),
+        jpeg=np.empty(n, bool),
+        metadata=np.empty(n, bool),
+        reasons={},
+    )
+    for number in range(made.count):
+        block = made.read(number)
+        first = number * blocks.SIZE
+        rows = slice(first, first + len(block.contents))
+        found.outcomes[rows], found.facts[rows], found.points[rows] = block.outcomes, block.facts, block.points
+        found.jpeg[rows] = [pictures.is_jpeg(content) for content in block.contents]
+        found.metadata[rows] = [metadata.carried(content) for content in block.contents]
+        found.reasons.update({first + row: reason for row, reason in enumerate(block.reasons) if reason})
     if config.duplicates == "drop":
-        dropped = np.flatnonzero(there)[_superfluous(facts["digest"][there], labels[there])]
-        there[dropped], reasons[dropped] = False, "has the pixels of another picture"
-    _report(source, config, outcomes, reasons, ~there, log)
-    kept = np.flatnonzero(there)
-    findings = validate.find(facts[kept], labels[kept], size=config.image_size)
-    if config.source != PROCEDURAL:  # chance likenesses of people who do not exist are nobody's mistake
-        _tell(findings)
-    return Inspection(outcomes, kept, bool(jpeg[kept].all()), points, findings)
+        there = found.kept
+        superfluous = _superfluous(found.facts["digest"][there], np.asarray(source.labels)[there])
+        found.reasons.update(dict.fromkeys(there[superfluous].tolist(), EQUAL))
+    return found
 
 
-def write(directory: epath.Path, manifest: Mapping[str, Any], source: Source, made: Blocks, found: Inspection) -> None:
-    """Writes the findings, the landmarks that were found, and the preview page of a dataset.
+def refuse_unreadable(source: Source, found: Inspection, config: ConfigDict, log: epath.Path) -> None:
+    """Raises UserError where more pictures than `config.max_unreadable` cannot be read; `log` then names them."""
+    unreadable, total = found.of(blocks.UNREADABLE), len(found.outcomes)
+    if len(unreadable) > config.max_unreadable * total:
+        write_log(source, found, log)
+        raise UserError(
+            f"{len(unreadable)} of {total} pictures under {config.source} cannot be read, the first is "
+            f"{name(source, int(unreadable[0]))} (all in {log}): mend or remove them, or raise "
+            f"--config.max_unreadable from {config.max_unreadable:g}"
+        )
+
+
+def write_log(source: Source, found: Inspection, log: epath.Path) -> None:
+    """Names the pictures that are left out, one a line, with the reason; no file where there are none."""
+    lines = [f"{name(source, position)}\t{reason}\n" for position, reason in sorted(found.reasons.items())]
+    if lines:
+        files.write_text(log, "".join(lines))
+    else:
+        log.unlink(missing_ok=True)
+
+
+def write(
+    directory: epath.Path,
+    manifest: Mapping[str, Any],
+    source: Source,
+    made: Blocks,
+    found: Inspection,
+    positions: Int[np.ndarray, " k"],
+) -> None:
+    """Writes the validator's findings, the landmarks that were found, and the preview page of a dataset.
 
     Args:
         directory: the dataset's folder.
         manifest: its manifest.
         source: where its pictures come from.
-        made: the pictures.
+        made: the converted pictures.
         found: what `look` found.
+        positions: those of the dataset's pictures, in any order.
     """
-    names = [_name(source, position) for position in found.kept.tolist()]
-    validation = found.findings.to_json(names)
+    positions = np.sort(positions)
+    labels = np.asarray(source.labels)[positions]
+    findings = validate.find(found.facts[positions], labels, size=manifest["counts"]["image_size"])
+    if not manifest["procedural"]:  # chance likenesses of people who do not exist are nobody's mistake
+        _tell(findings, int(found.metadata[positions].sum()))
+    names = [name(source, position) for position in positions.tolist()]
+    validation = findings.to_json(names)
     files.write_json(directory / FINDINGS, validation)
-    given = ~np.isnan(found.points).any((1, 2))
-    if given.any():
-        points = {_name(source, position): found.points[position] for position in np.flatnonzero(given).tolist()}
-        landmarks.write(directory / LANDMARKS, points)
+    given = positions[~np.isnan(found.points[positions]).any((1, 2))].tolist()
+    if given:
+        landmarks.write(directory / LANDMARKS, {name(source, position): found.points[position] for position in given})
     examples = []
     for kind in _SHOWN:
         title, meaning = validate.KINDS[kind]
-        for group in found.findings.kinds[kind].examples[:_EXAMPLES]:
-            contents = made.contents(found.kept[list(group)].tolist())
+        for group in findings.kinds[kind].examples[:_EXAMPLES]:
+            contents = made.contents(positions[list(group)].tolist())
             shown = [(names[row], pictures.decode(content)) for row, content in zip(group, contents, strict=True)]
             examples.append((title, meaning, shown))
     preview.write(
@@ -134,7 +167,8 @@ def _rows(directory: epath.Path) -> list[tuple[str, UInt8[np.ndarray, "_ s s 3"]
     return [(split.class_names[label], split.images(indices)) for label, indices in of_each]
 
 
-def _name(source: Source, position: int) -> str:
+def name(source: Source, position: int) -> str:
+    """<identity>/<picture>."""
     return f"{source.class_names[source.labels[position]]}/{source.names[position]}"
 
 
@@ -148,40 +182,15 @@ def _superfluous(digests: Shaped[np.ndarray, "n 2"], labels: Int[np.ndarray, " n
     return superfluous | (identities[group] > 1)
 
 
-def _report(
-    source: Source,
-    config: ConfigDict,
-    outcomes: UInt8[np.ndarray, " n"],
-    reasons: Shaped[np.ndarray, " n"],
-    left_out: Bool[np.ndarray, " n"],
-    log: epath.Path,
-) -> None:
-    """Names the pictures that are left out, and refuses where too many are unreadable."""
-    if not left_out.any():
-        log.unlink(missing_ok=True)
-        return
-    positions = np.flatnonzero(left_out).tolist()
-    files.write_text(log, "".join(f"{_name(source, position)}\t{reasons[position]}\n" for position in positions))
-    unreadable, total = np.flatnonzero(outcomes == blocks.UNREADABLE), len(outcomes)
-    if len(unreadable) > config.max_unreadable * total:
-        raise UserError(
-            f"{len(unreadable)} of {total} pictures under {config.source} cannot be read, the first is "
-            f"{_name(source, int(unreadable[0]))} (all in {log}): mend or remove them, or raise "
-            f"--config.max_unreadable from {config.max_unreadable:g}"
-        )
-    failures = int(np.sum(outcomes == blocks.NOT_ACQUIRED))
-    if len(positions) == total:
-        raise UserError(f"no picture under {config.source} is left: {log} says why")
-    logging.warning(
-        "%d of %d pictures are left out, see %s: %d unreadable, %d failures to acquire (FTA %.2f %%), %d duplicates",
-        *(len(positions), total, log, len(unreadable), failures, 100 * failures / total),
-        len(positions) - len(unreadable) - failures,
-    )
-
-
-def _tell(findings: Findings) -> None:
-    """Says in the log what makes labels or training doubtful."""
+def _tell(findings: Findings, metadata_carried: int) -> None:
+    """Says in the log what makes labels or training doubtful, and what pictures give away besides faces."""
     for kind in ("shared", "alike", "mirrored", "repeated", "enlarged", "dark", "bright", "flat"):
-        if finding := findings.kinds[kind].count:
+        if count := findings.kinds[kind].count:
             title, meaning = validate.KINDS[kind]
-            logging.warning("%s: %d. %s See %s", title, finding, meaning, PREVIEW)
+            logging.warning("%s: %d. %s See %s", title, count, meaning, PREVIEW)
+    if metadata_carried:
+        logging.warning(
+            "%d pictures carry EXIF, comments or the like, which may hold names and places: "
+            "--config.strip_metadata=True leaves that out, and not a pixel changes",
+            metadata_carried,
+        )

@@ -30,6 +30,10 @@ _OUTCOMES = {
     "unreadable": "Left out: cannot be read",
     "failures_to_acquire": "Left out: no face was found (failure to acquire, FTA)",
     "duplicates_dropped": "Left out: the pixels of another picture",
+    "of_identities_with_too_few": "Left out: of an identity with too few pictures",
+    "of_identities_in_no_split": "Left out: of an identity in no split",
+    "of_excluded_identities": "Left out: of an identity that was excluded or not chosen",
+    "with_metadata": "Taken over with EXIF, comments or the like, which may hold names and places",
 }
 _ALIGNMENT = {"": "none: the central square", "landmarks": "by given landmarks, to the five-point template"}
 
@@ -79,7 +83,7 @@ def write(
         splits=manifest["counts"]["splits"],
         size=manifest["counts"]["image_size"],
         procedural=manifest["procedural"],
-        outcomes=_outcomes(manifest, validation),
+        outcomes=_outcomes(manifest),
         fta=_failures(manifest),
         findings=findings,
         doubtful=sum(findings[kind]["count"] for kind in _DOUBTFUL),
@@ -107,14 +111,12 @@ def _facts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(word, str(value)) for word, value in facts if value is not None]
 
 
-def _outcomes(manifest: Mapping[str, Any], validation: Mapping[str, Any]) -> list[_Bar]:
+def _outcomes(manifest: Mapping[str, Any]) -> list[_Bar]:
     """What became of the source's pictures."""
     counts = manifest.get("pictures")
     if not counts:
         return []
     found = [(label, counts.get(kind, 0)) for kind, label in _OUTCOMES.items()]
-    in_splits = sum(split["pictures"] for split in manifest["counts"]["splits"].values())
-    found.append(("Of those taken over or recoded, left out with their identity", validation["pictures"] - in_splits))
     total = max(counts["in_source"], 1)
     return [_Bar(label, count, count / total) for label, count in found if count]
 
@@ -124,7 +126,7 @@ def _failures(manifest: Mapping[str, Any]) -> _Bar | None:
     counts = manifest.get("pictures", {})
     if not manifest.get("conversion", {}).get("align") or "failures_to_acquire" not in counts:
         return None
-    tried = counts["in_source"] - counts["unreadable"]
+    tried = counts["in_source"] - counts.get("of_excluded_identities", 0) - counts["unreadable"]
     return _Bar("FTA", counts["failures_to_acquire"], counts["failures_to_acquire"] / max(tried, 1))
 
 

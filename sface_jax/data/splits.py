@@ -49,7 +49,11 @@ def choose(identities: Sequence[str], config: ConfigDict) -> dict[str, list[str]
         raise UserError(f"{total} identities less {' and '.join(asked)} leave {left} to train: lower them")
     for split, size in sizes.items():
         if size == 1:
-            raise UserError(f"{split}_identities=1 leaves nobody to tell them from: set it to 0, or to 2 or more")
+            share = config[f"{split}_identities"]
+            told = "" if share >= 1 else f" of {total} identities is one, which"
+            raise UserError(
+                f"{split}_identities={share:g}{told} leaves nobody to tell it from: set it to 0, or to 2 or more"
+            )
     order = iter(np.random.default_rng((config.seed, 1)).permutation(total))
     chosen = {split: sorted(next(order) for _ in range(size)) for split, size in {TRAIN: left, **sizes}.items() if size}
     return {split: [identities[i] for i in numbers] for split, numbers in chosen.items()}

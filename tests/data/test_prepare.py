@@ -15,7 +15,8 @@ from PIL import Image
 
 from sface_jax.core import files
 from sface_jax.core.errors import UserError
-from sface_jax.data import align, dataset, landmarks, pairs, prepare, records, splits
+from sface_jax.data import align, blocks, dataset, folders, landmarks, pairs, prepare, records, splits
+from sface_jax.data.blocks import Blocks, Conversion
 
 ROOT = Path(__file__).parents[2]
 
@@ -59,30 +60,91 @@ def contents(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_an_interrupted_build_goes_on_and_ends_with_the_same_bytes(tmp_path, face_folder, prepare_config, monkeypatch):
+@pytest.fixture
+def interrupt(monkeypatch):
+    """Runs a config until two shards are written, as a run that is cut off then."""
+
+    def until_two_shards(config, workdir):
+        written = []
+
+        def interrupted(directory, split, shard, shards, examples, whole=records.write_shard):
+            if len(written) == 2:
+                raise KeyboardInterrupt
+            whole(directory, split, shard, shards, examples)
+            written.append(records.shard_path(directory, split, shard, shards))
+
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(records, "write_shard", interrupted)
+            run(config, workdir)
+        return written
+
+    return until_two_shards
+
+
+def test_an_interrupted_build_goes_on_and_ends_with_the_same_bytes(tmp_path, face_folder, prepare_config, interrupt):
     config = prepare_config(source=str(face_folder()), image_size=8, shard_size=5)
     run(config, tmp_path / "whole")
-    written = []
-
-    def interrupted(directory, split, shard, shards, examples, whole=records.write_shard):
-        if len(written) == 2:
-            raise KeyboardInterrupt
-        written.append((split, shard))
-        return whole(directory, split, shard, shards, examples)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(records, "write_shard", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            run(config, tmp_path / "work")
+    written = interrupt(config, tmp_path / "work")
     assert all(path.name.startswith(".") for path in (tmp_path / "work").iterdir())
-    (tmp_path / "work" / ".authentic.building" / ".half.tmp").write_text("what a kill -9 leaves behind")
-    shards = [records.shard_path(tmp_path / "work" / ".authentic.building", "train", i, 4) for i in range(2)]
-    made = [shard.stat().mtime for shard in shards]
+    written[0].with_name(".half.tmp").write_text("what a kill -9 leaves behind")
+    made = [shard.stat().mtime for shard in written]
     run(config, tmp_path / "work")
     assert [path.name for path in (tmp_path / "work").iterdir()] == ["authentic"]
     assert contents(tmp_path / "work" / "authentic") == contents(tmp_path / "whole" / "authentic")
-    finished = [tmp_path / "work" / "authentic" / shard.name for shard in shards]
-    assert [shard.stat().st_mtime for shard in finished] == pytest.approx(made)
+    finished = [tmp_path / "work" / "authentic" / shard.name for shard in written]
+    assert [shard.stat().st_mtime for shard in finished] == pytest.approx(made)  # they were not written again
+
+
+def change_a_name(source):
+    (source / "s1").rename(source / "zed")
+
+
+def change_a_picture(source):
+    picture = source / "s3" / "2.png"
+    Image.new("RGB", (8, 8), (9, 9, 9)).save(picture)
+
+
+def change_the_splits(source):
+    (source / "s6" / "9.png").write_bytes((source / "s6" / "1.png").read_bytes())
+
+
+@pytest.mark.parametrize("change", [change_a_name, change_a_picture, change_the_splits])
+def test_a_source_that_changed_meanwhile_is_read_anew(tmp_path, face_folder, prepare_config, interrupt, change):
+    source = face_folder(size=(8, 8))
+    config = prepare_config(source=str(source), image_size=8, shard_size=5)
+    interrupt(config, tmp_path / "work")
+    change(source)
+    run(config, tmp_path / "work")
+    run(config, tmp_path / "whole")
+    assert contents(tmp_path / "work" / "authentic") == contents(tmp_path / "whole" / "authentic")
+    assert [path.name for path in (tmp_path / "work").iterdir()] == ["authentic"]
+
+
+def test_a_picture_that_was_mended_is_read_anew(tmp_path, face_folder, prepare_config):
+    source = face_folder(size=(8, 8))
+    whole = (source / "s1" / "1.png").read_bytes()
+    (source / "s1" / "1.png").write_bytes(whole[:50])
+    config = prepare_config(source=str(source), image_size=8)
+    with pytest.raises(UserError, match="1 of 24 pictures"):
+        run(config, tmp_path / "work")
+    (source / "s1" / "1.png").write_bytes(whole)
+    assert run(config, tmp_path / "work")["skipped"] == 0
+    assert not (tmp_path / "work" / "skipped.txt").exists()
+
+
+def test_two_runs_do_not_work_in_one_folder(tmp_path, face_folder, prepare_config):
+    config = prepare_config(source=str(face_folder()), image_size=8)
+    with prepare._alone(epath.Path(tmp_path / "work" / "authentic")):
+        with pytest.raises(UserError, match="another run is at work"):
+            run(config, tmp_path / "work")
+    run(config, tmp_path / "work")
+
+
+def test_a_worker_that_dies_is_told(tmp_path, face_folder, monkeypatch):
+    monkeypatch.setattr(blocks, "_work", os._exit)  # as the system kills a process that takes too much memory
+    made = Blocks(folders.FolderSource(face_folder()), Conversion(8), epath.Path(tmp_path / "authentic"))
+    with pytest.raises(UserError, match="a worker process was killed.*lower --config.workers"):
+        list(made.convert([0], workers=2))
 
 
 def test_killed_by_sigkill_it_goes_on_and_ends_with_the_same_bytes(tmp_path, face_folder):
@@ -146,6 +208,48 @@ def test_small_identities_are_refused_or_dropped(tmp_path, face_folder, prepare_
     assert not list(tmp_path.glob(".*"))
     run(prepare_config(drop_small_identities=True, **config), tmp_path)
     assert dataset.open(tmp_path / "authentic").class_names == ["s1", "s3", "s4"]
+    # All that is told is told of the dataset, and what is left out is named.
+    assert (tmp_path / "skipped.txt").read_text() == "s2/2.png\tis of an identity with too few pictures\n"
+    told = files.read_json(tmp_path / "authentic" / "manifest.json")["pictures"]
+    assert (told["in_source"], told["of_identities_with_too_few"], told["encoded_anew"]) == (7, 1, 6)
+    found = files.read_json(tmp_path / "authentic" / "validation.json")
+    assert (found["pictures"], found["identities"], found["findings"]["single"]["count"]) == (6, 3, 0)
+
+
+def test_names_that_would_shift_others_are_refused(tmp_path, face_folder, prepare_config):
+    source = face_folder(identities=3)
+    (source / "s1").rename(source / "line\u2028separator")
+    with pytest.raises(UserError, match=r"an identity called 'line\\u2028separator': rename it"):
+        run(prepare_config(source=str(source), image_size=8, heldout_identities=0), tmp_path)
+
+
+def test_a_slip_in_the_list_of_excluded_identities_is_told(tmp_path, face_folder, prepare_config, caplog):
+    source = face_folder(identities=4)
+    (tmp_path / "exclude.txt").write_text("s1 \nS2\ns99\n")
+    config = dict(source=str(source), image_size=8, heldout_identities=0, exclude=str(tmp_path / "exclude.txt"))
+    run(prepare_config(**config), tmp_path)
+    assert dataset.open(tmp_path / "authentic").class_names == ["s2", "s3", "s4"]
+    assert "2 of 3 identities" in caplog.text and "S2, s99" in caplog.text
+    manifest = files.read_json(tmp_path / "authentic" / "manifest.json")
+    assert manifest["selection"]["exclude"]["path"] == config["exclude"]
+    assert manifest["pictures"]["of_excluded_identities"] == 4
+
+
+def test_what_pictures_carry_is_told_and_stripped_where_that_is_asked(tmp_path, face_folder, prepare_config, caplog):
+    source = face_folder(identities=3, suffix="jpg", size=(8, 8))
+    exif = Image.Exif()
+    exif[0x010E] = "Jane Doe, 12 Main Street"
+    Image.open(source / "s1" / "1.jpg").save(source / "s1" / "1.jpg", exif=exif, quality="keep", comment="shy")
+    config = dict(source=str(source), image_size=8, heldout_identities=0)
+    run(prepare_config(**config), tmp_path / "keep")
+    assert "1 pictures carry EXIF" in caplog.text
+    run(prepare_config(strip_metadata=True, **config), tmp_path / "strip")
+    whole, stripped = (dataset.open(tmp_path / name / "authentic")["train"] for name in ("keep", "strip"))
+    assert (
+        b"Jane Doe" in whole.encoded(0) and b"Jane Doe" not in stripped.encoded(0) and b"shy" not in stripped.encoded(0)
+    )
+    np.testing.assert_array_equal(whole.decode_all(), stripped.decode_all())
+    assert [whole.encoded(i) == stripped.encoded(i) for i in range(12)] == [False] + [True] * 11
 
 
 def test_equal_pictures_are_told_and_dropped_where_that_is_asked(tmp_path, face_folder, prepare_config):
@@ -220,6 +324,7 @@ def test_never_touches_a_folder_that_it_did_not_make(tmp_path, face_folder, prep
             "6 identities less heldout_identities=5 and matcher_identities=0 leave 1 to train",
         ),
         (dict(matcher_identities=1.0), "matcher_identities=1 leaves nobody"),
+        (dict(matcher_identities=0.1), "matcher_identities=0.1 of 6 identities is one, which leaves nobody"),
         (dict(pictures_per_identity=2), "4 pictures of 2 held-out identities give no 10 folds of pairs"),
         (dict(image_size=4), "procedural faces are"),
     ],
