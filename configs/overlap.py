@@ -9,13 +9,15 @@ pairs, part then being the folder of its pictures; or a `.bin` of pairs. And, to
 trained on none of the sets where there is one, with pictures aligned as it wants them: a folder of ours or a file of
 PyTorch's.
 Expected: a line in the log for each two sets, such as "train and lfw: 311 identities by name, 305 of them confirmed by
-pictures' embeddings, 4 more found by the recogniser (about 0.7 expected by chance), no picture in common";
+pictures' embeddings, 4 more found by the recogniser (about 0.7, at most 2.3 expected by chance), no equal pictures";
 DIR/overlap/overlap.json with all of them; overlap.html, which shows them side by side; and exclude.txt, the identities
 of the first set to leave out, for `--config.exclude=DIR/overlap/exclude.txt` of configs/prepare.py.
 
 The recogniser compares mean embeddings of identities. Its threshold is frozen on pairs of different identities within
-the sets; what that threshold can tell is said in the log. Those that are equal by name and not confirmed show what it
-misses, or wrong names.
+the sets, 60 or more; what that threshold can tell is said in the log. Between sets, pictures of other cameras may be
+less alike, or more. Those that are equal by name and not confirmed show what it misses, or wrong names: they count.
+Names that only number people, such as "id7" or "n000123", count only where the recogniser or an equal picture bears
+them out.
 """
 
 from ml_collections import ConfigDict

@@ -27,8 +27,8 @@ def write(folder: files.PathLike, digest: str | None, audit: dict[str, Any]) -> 
     if digest is None:
         return False
     path = epath.Path(folder) / cards.FILE
-    text = path.read_text()
-    if cards.digest_of(folder) != digest or not cards.section(text, cards.PRIVACY):
+    text = path.read_text() if cards.digest_of(folder) == digest else ""
+    if not cards.section(text, cards.PRIVACY):
         logging.warning("%s is no longer the card of what was audited: it gets no figures", path)
         return False
     files.write_text(path, cards.with_section(text, cards.PRIVACY, section(audit, digest)))

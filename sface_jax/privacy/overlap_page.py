@@ -8,7 +8,7 @@ import html
 from sface_jax.core import pictures
 from sface_jax.data import resize
 from sface_jax.privacy.people import People
-from sface_jax.privacy.same_people import Found, Strangers
+from sface_jax.privacy.same_people import Found, Shared, Strangers
 
 SIDE, FACES = 96, 3  # pixels of a picture, and pictures of an identity
 
@@ -21,7 +21,7 @@ _PAGE = """\
 body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2rem auto; padding: 0 1rem; }}
 table {{ border-collapse: collapse; width: 100%; margin: .5rem 0 2rem; }}
 td, th {{ text-align: left; padding: .4rem .6rem; border-top: 1px solid #8884; vertical-align: top; }}
-td:last-child {{ white-space: nowrap; }}
+td {{ overflow-wrap: anywhere; }} td:last-child {{ white-space: nowrap; }}
 img {{ width: {side}px; height: {side}px; margin: 2px 2px 0 0; border-radius: 4px; }}
 .muted {{ opacity: .7; }} .wrap {{ overflow-x: auto; }}
 </style></head><body>
@@ -35,7 +35,7 @@ img {{ width: {side}px; height: {side}px; margin: 2px 2px 0 0; border-radius: 4p
 
 def render(
     sets: list[People],
-    compared: list[tuple[People, People, list[Found], str]],
+    compared: list[Shared],
     threshold: str,
     strangers: dict[str, list[Strangers]],
     most: int,
@@ -44,22 +44,26 @@ def render(
 
     Args:
         sets: all of them.
-        compared: two sets, what they may have in common, and the same in words.
+        compared: what each two have in common.
         threshold: how it was frozen, in words; empty where no network looked.
         strangers: see `same_people.freeze`.
         most: pairs to show of each kind.
     """
     parts = []
-    for first, second, found, line in compared:
-        parts.append(f"<h2>{html.escape(first.name)} and {html.escape(second.name)}</h2><p>{html.escape(line)}.</p>")
-        for title, chosen in _kinds(found, bool(threshold)):
+    for shared in compared:
+        first, second = shared.first, shared.second
+        title = f"{html.escape(first.name)} and {html.escape(second.name)}"
+        parts.append(f"<h2>{title}</h2><p>{html.escape(shared.summary)}.</p>")
+        for title, chosen in _kinds(shared):
             rows = [_row(first, second, *f.places, _why(f)) for f in chosen[:most]]
             parts.append(_table(title, len(chosen), (first.name, second.name), rows))
     for people in sets:
         alike = strangers.get(people.name, [])
         rows = [_row(people, people, pair.first, pair.second, f"cosine {pair.similarity:.3f}") for pair in alike]
         if rows:
-            title = f"Within {people.name}: the most alike of different name; one person here raises the threshold"
+            title = (
+                f"Within {people.name}: the most alike under different names; one person under two raises the threshold"
+            )
             parts.append(_table(title, len(rows), ("", ""), rows))
     told = (
         f"By names, equal pixels and mean embeddings; {threshold}." if threshold else "By names and equal pixels only."
@@ -67,14 +71,16 @@ def render(
     return _PAGE.format(side=SIDE, threshold=html.escape(told), body="\n".join(parts))
 
 
-def _kinds(found: list[Found], looked: bool) -> list[tuple[str, list[Found]]]:
+def _kinds(shared: Shared) -> list[tuple[str, list[Found]]]:
     """What was found, sorted by what speaks for it; what asks for a look comes first."""
-    kinds: dict[str, list[Found]] = {
-        "By pictures, under other names": [f for f in found if not f.by_name],
-        "By name, not confirmed by the recogniser": [f for f in found if f.by_name and looked and not f.confirmed],
-        "By name and recogniser" if looked else "By name": [
-            f for f in found if f.by_name and (f.confirmed or not looked)
-        ],
+    names, numbers, looked = shared.by_name, shared.by_placeholder, shared.looked
+    under = ", under other names" if shared.first.named and shared.second.named else ""
+    kinds = {
+        f"By pictures{under}": shared.others,
+        "By name, not confirmed by the recogniser": [f for f in names if looked and not f.confirmed],
+        "By a placeholder for a name, borne out by pictures": [f for f in numbers if f.seen],
+        "By name and recogniser" if looked else "By name": [f for f in names if f.confirmed or not looked],
+        "Equal placeholders, which say nothing: not counted": [f for f in numbers if not f.seen],
     }
     return [(title, chosen) for title, chosen in kinds.items() if chosen]
 

@@ -73,12 +73,13 @@ CARD = "# Faces\n\n## Privacy\n\nNo audit of this dataset has been made.\n\n## L
 def test_the_card_of_what_was_audited_states_the_figures(workdir, caplog):
     folder = workdir / "synthetic"
     files.write_text(folder / "README.md", CARD)
-    files.write_json(folder / "manifest.json", {"complete": True, "shards": {"a": "1"}})
+    shards = {path.name: cards.sha256(path) for path in folder.iterdir() if ".array_record-" in path.name}
+    files.write_json(folder / "manifest.json", {"complete": True, "shards": shards})
     audit.run(config(workdir, matchers=("matcher", "second")), workdir)
     found, told = files.read_json(workdir / "privacy" / "audit.json"), (folder / "README.md").read_text()
     figures = cards.section(told, "Privacy")
     assert told == CARD.replace("No audit of this dataset has been made.", figures)
-    assert found["synthetic_sha256"] == cards.digest({"a": "1"}) and f"`{found['synthetic_sha256']}`" in figures
+    assert found["synthetic_sha256"] == cards.digest(shards) and f"`{found['synthetic_sha256']}`" in figures
     rate, rank1 = found["match_rates"]["authentic_synthetic"]["1e-2"], found["linkage"]["rank1"]
     assert f"**{found['verdict']['level']}**" in figures and found["membership"]["power"] in figures
     assert f"| {100 * rate['rate']:.3g} %, " in figures and f"| {100 * rank1['rate']:.3g} % |" in figures
@@ -88,7 +89,8 @@ def test_the_card_of_what_was_audited_states_the_figures(workdir, caplog):
     again = {"sets": found["sets"], "synthetic_sha256": None, **found}
     assert card.write(folder, found["synthetic_sha256"], again) and (folder / "README.md").read_text() == told
 
-    files.write_json(folder / "manifest.json", {"complete": True, "shards": {"a": "2"}})  # drawn anew
+    with next(iter(folder.glob("*.array_record-*"))).open("ab") as file:
+        file.write(b"another picture")
     assert not card.write(folder, found["synthetic_sha256"], found) and "gets no figures" in caplog.text
     assert not card.write(workdir / "nowhere", None, found) and (folder / "README.md").read_text() == told
 
