@@ -13,8 +13,10 @@
 
 Needs: a folder that configs/prepare.py or configs/synthesize.py wrote, or labelled pictures in any of the formats
 above, a list of paths and labels (.csv, .tsv, .txt, .lst, .parquet), or a folder of <identity>/<picture>.
-Expected: the files in seconds to minutes, pictures byte for byte as they were. The dataset's card and manifest go with
-it: into a folder, or beside a file as train.README.md and train.manifest.json.
+Expected: the files in seconds to minutes, pictures byte for byte as they were; where the suffix of a picture's name is
+not that of its content it is made so, which is counted. manifest.json says where all is from, with the SHA-256 of what
+was written and the manifest of the dataset in it, and the dataset's card and preview go along, the card with how this
+format is read: in a folder, or beside a file as train.manifest.json, train.README.md and train.preview.png.
 
 A verification pack, `.bin`, of the pairs that configs/prepare.py drew of held-out identities, or of others:
 

@@ -1,5 +1,6 @@
 """Changes to training pictures: functions of a key, each with the property it is named for."""
 
+import functools
 import inspect
 
 import jax
@@ -22,31 +23,42 @@ def pictures():
     return jnp.asarray(np.random.default_rng(0).integers(1, 256, (N, SIZE, SIZE, 3)), jnp.float32)
 
 
+SOME = [name for name, change in augment.DEVICE.items() if "probability" in inspect.signature(change).parameters]
+
+
+@functools.cache
+def compiled(*names):
+    """Several changes as one program: those of one key share its draws, and most of the time to compile them."""
+    return jax.jit(lambda key, pictures: [augment.apply((name,), key, pictures) for name in names])
+
+
+def at_shares(name):
+    """A change with its own probability, and with 0, 1/4 and 1, where it has one."""
+    return compiled(name, *(f"{name}(probability={share})" for share in (0.0, 0.25, 1.0) if name in SOME))
+
+
 @pytest.mark.parametrize("name", augment.DEVICE)
 def test_draws_depend_on_seed_and_step_alone_and_keep_the_range(pictures, name):
-    change = jax.jit(lambda key: augment.apply((name,), key, pictures))
+    change = at_shares(name)
     first, *others = (
-        np.asarray(change(rng.stream(*of))) for of in ((0, "a", 3), (0, "a", 3), (0, "a", 4), (1, "a", 3))
+        np.asarray(change(rng.stream(*of), pictures)[0]) for of in ((0, "a", 3), (0, "a", 3), (0, "a", 4), (1, "a", 3))
     )
     assert [(first == other).all() for other in others] == [True, False, False]
     assert first.shape == pictures.shape and first.min() >= 0 and first.max() <= 255
 
 
-SOME = [name for name, change in augment.DEVICE.items() if "probability" in inspect.signature(change).parameters]
-
-
 @pytest.mark.parametrize("name", SOME)
 def test_a_share_of_the_pictures_is_changed(pictures, name):
-    for probability in (0.0, 0.25, 1.0):
-        changed = augment.apply((f"{name}(probability={probability})",), jax.random.key(0), pictures)
-        share = np.mean(np.any(np.abs(np.asarray(changed - pictures)) > 1e-2, axis=(1, 2, 3)))
+    _, *results = map(np.asarray, at_shares(name)(jax.random.key(0), pictures))
+    for probability, changed in zip((0.0, 0.25, 1.0), results, strict=True):
+        share = np.mean(np.any(np.abs(changed - pictures) > 1e-2, axis=(1, 2, 3)))
         assert abs(share - probability) <= (0.15 if 0 < probability < 1 else 0.1)
         assert probability or (changed == pictures).all()
 
 
 def test_flip_mirrors_and_mirrored_says_which(pictures):
     names, key = ("erase(probability=0.0)", "flip", "flip(probability=0.25)"), jax.random.key(1)
-    changed, turned = augment.apply(names, key, pictures), augment.mirrored(names, key, N)
+    changed, turned = jax.jit(functools.partial(augment.apply, names))(key, pictures), augment.mirrored(names, key, N)
     np.testing.assert_array_equal(changed, jnp.where(turned[:, None, None, None], pictures[:, :, ::-1], pictures))
     assert 0.3 < turned.mean() < 0.7
     others = (*names, "photometric", "resized_crop", "erase")
@@ -55,13 +67,13 @@ def test_flip_mirrors_and_mirrored_says_which(pictures):
 
 
 def test_translation_moves_whole_pixels():
-    ramp = jnp.tile(jnp.arange(16.0)[None, :, None, None] * 8, (32, 1, 16, 3))
-    shifts = (np.asarray(augment.translate(jax.random.key(1), ramp))[:, 8, 8, 0] - 64) / 8
+    ramp = jnp.asarray(np.tile(np.arange(16, dtype=np.float32)[None, :, None, None] * 8, (N, 1, 16, 3)))
+    shifts = (np.asarray(at_shares("translate")(jax.random.key(1), ramp)[0])[:, 8, 8, 0] - 64) / 8
     assert set(np.unique(shifts)) == {-1.0, 0.0, 1.0}
 
 
 def test_a_crop_stays_in_its_place_on_black(pictures):
-    cropped = np.asarray(augment.crop(jax.random.key(2), pictures, probability=1.0, smallest=0.2))
+    cropped = np.asarray(at_shares("crop")(jax.random.key(2), pictures)[-1])
     kept = cropped.any(-1)
     np.testing.assert_array_equal(cropped[kept], np.asarray(pictures)[kept])
     assert (kept == kept.any(1, keepdims=True) & kept.any(2, keepdims=True)).all()  # a rectangle
@@ -83,11 +95,15 @@ def test_rectangles_have_the_area_asked_and_lie_within(areas, narrowest, seed):
         assert narrowest - 1e-4 <= aspect.min() and aspect.max() * (narrowest - 1e-4) <= 1
 
 
-@pytest.mark.parametrize("level", [None, 0.0, 0.5])
+LEVELS = (None, 0.0, 0.5)
+
+
+@pytest.mark.parametrize("level", LEVELS)
 def test_an_erased_rectangle_has_the_area_and_the_filling_asked(pictures, level):
-    large = pictures.repeat(4, axis=1).repeat(4, axis=2)
-    fixed = {"probability": 1.0, "smallest": 0.25, "largest": 0.25}
-    changed = np.asarray(augment.erase(jax.random.key(3), large, **fixed, level=level))
+    large = jnp.asarray(np.asarray(pictures).repeat(4, axis=1).repeat(4, axis=2))
+    of_area = "erase(probability=1.0, smallest=0.25, largest=0.25"
+    changes = compiled(*(f"{of_area})" if at is None else f"{of_area}, level={at})" for at in LEVELS))
+    changed = np.asarray(changes(jax.random.key(3), large)[LEVELS.index(level)])
     erased = (changed != np.asarray(large)).any(-1)
     rows, columns = erased.any(2), erased.any(1)
     np.testing.assert_array_equal(erased, rows[:, :, None] & columns[:, None, :])  # a rectangle
@@ -103,36 +119,34 @@ def test_an_erased_rectangle_has_the_area_and_the_filling_asked(pictures, level)
 
 def test_a_resized_crop_is_the_rectangle_enlarged(pictures):
     ramp = np.arange(SIZE) * 8.0
-    ramps = jnp.asarray(np.tile(np.stack(np.broadcast_arrays(ramp[:, None], ramp, 0.0), axis=-1), (N, 1, 1, 1)))
-    cut = np.asarray(augment.resized_crop(jax.random.key(4), ramps.astype(jnp.float32), smallest=0.3, largest=0.6))
+    ramps = np.tile(np.stack(np.broadcast_arrays(ramp[:, None], ramp, 0.0), axis=-1), (N, 1, 1, 1)).astype(np.float32)
+    resized = compiled("resized_crop(smallest=0.3, largest=0.6)", "resized_crop(smallest=1.0)")
+    cut = np.asarray(resized(jax.random.key(4), ramps)[0])
     inner = cut[:, 4:12, 4:12]  # what lies beyond the outermost centres is level
     height, width = inner[:, 1:, 0, 0] - inner[:, :-1, 0, 0], inner[:, 0, 1:, 1] - inner[:, 0, :-1, 1]
     assert np.ptp(height, axis=1).max() < 1e-3 and np.ptp(width, axis=1).max() < 1e-3  # a linear enlargement
     area = height[:, 0] * width[:, 0] / 64
     assert 0.3 <= area.min() < 0.37 and 0.53 < area.max() <= 0.6
-    whole = augment.resized_crop(jax.random.key(4), pictures, smallest=1.0)
+    whole = resized(jax.random.key(4), pictures)[1]
     np.testing.assert_allclose(whole, pictures, atol=1e-2)
 
 
 def test_photometric_changes_what_its_options_name(pictures):
     off = {"probability": 1.0, "brightness": 0.0, "contrast": 0.0, "saturation": 0.0}
+    options = {}, {"brightness": 0.5}, {"contrast": 0.5}, {"saturation": 0.5, "hue": 0.1}
     dark = np.asarray(pictures) / 4 + 64  # nothing is clipped
     weights = np.array([0.299, 0.587, 0.114])
-
-    def changed(**options):
-        return np.asarray(augment.photometric(jax.random.key(5), jnp.asarray(dark), **off | options))
-
-    np.testing.assert_allclose(changed(), dark, atol=1e-2)
-    factor = changed(brightness=0.5) / dark
+    change = jax.jit(lambda key, x: [augment.photometric(key, x, **off | some) for some in options])
+    same, brightened, contrasted, coloured = map(np.asarray, change(jax.random.key(5), dark))
+    np.testing.assert_allclose(same, dark, atol=1e-2)
+    factor = brightened / dark
     assert np.ptp(factor, axis=(1, 2, 3)).max() < 1e-3 and 0.5 < factor.min() < 0.6 and 1.4 < factor.max() < 1.5
-    contrasted = changed(contrast=0.5)
     np.testing.assert_allclose((contrasted @ weights).mean((1, 2)), (dark @ weights).mean((1, 2)), rtol=1e-4)
     ratio = contrasted.std((1, 2, 3)) / dark.std((1, 2, 3))
     assert 0.5 < ratio.min() < 0.6 and 1.4 < ratio.max() < 1.5
-    coloured = changed(saturation=0.5, hue=0.1)
     np.testing.assert_allclose(coloured @ weights, dark @ weights, atol=0.1)
     assert np.abs(coloured - dark).max() > 5
-    grey = np.asarray(augment._chroma(jnp.zeros(1), jnp.zeros(1)))[0]
+    grey = np.asarray(jax.jit(augment._chroma)(np.zeros(1), np.zeros(1)))[0]
     np.testing.assert_allclose(grey, np.tile(weights, (3, 1)), atol=1e-5)
 
 
@@ -140,7 +154,7 @@ def test_low_resolution_is_a_linear_resize_there_and_back():
     smooth = np.linspace(0, 255, 32)[:, None] * np.ones((32, 1)) / 2 + np.linspace(0, 127, 32)
     picture = Image.fromarray(smooth.astype(np.float32), "F")
     expected = np.asarray(picture.resize((8, 8), Image.Resampling.BILINEAR).resize((32, 32), Image.Resampling.BILINEAR))
-    matrix = np.asarray(augment._shrink_and_enlarge(32, jnp.array([0.25, 1.0])))
+    matrix = np.asarray(jax.jit(augment._shrink_and_enlarge, static_argnums=0)(32, np.array([0.25, 1.0])))
     np.testing.assert_allclose(matrix[0] @ smooth @ matrix[0].T, expected, atol=1e-2)
     np.testing.assert_allclose(matrix[1], np.eye(32), atol=1e-6)
 
