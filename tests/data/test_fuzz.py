@@ -30,7 +30,7 @@ from sface_jax.data.webdataset import TarSource
 from tests.data import containers
 from tests.data.test_webdataset import pack
 
-EXAMPLES = int(os.environ.get("SFACE_JAX_FUZZ", 300))
+EXAMPLES = int(os.environ.get("SFACE_JAX_FUZZ", 100))
 SEED = int(os.environ.get("SFACE_JAX_FUZZ_SEED", 0))
 LONGEST = 5.0  # seconds that an example may take
 MOST = 100e6  # bytes that it may take
