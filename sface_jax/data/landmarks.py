@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float32, Int
 
 from sface_jax.core import files
 from sface_jax.core.errors import Damaged, UserError
+from sface_jax.data import listing
 from sface_jax.data.align import Landmarks
 
 COLUMNS = "left_eye right_eye nose mouth_left mouth_right"
@@ -131,7 +132,7 @@ def match(
 def _names_columns(line: str) -> bool:
     """Whether a line before the first picture names the columns; CelebA's has no word for that of the names."""
     fields = line.replace(",", " ").split()
-    return len(fields) in (2 * _POINTS, 2 * _POINTS + 1) and not any(map(_is_number, fields))
+    return len(fields) in (2 * _POINTS, 2 * _POINTS + 1) and not any(map(listing.is_number, fields))
 
 
 def _parse(line: str) -> tuple[str, Landmarks]:
@@ -145,20 +146,12 @@ def _parse(line: str) -> tuple[str, Landmarks]:
     if len(fields) != 2 * _POINTS + 1 or not fields[0]:
         raise ValueError(f"has {len(fields) - 1} fields after the name, not x and y of {_POINTS} points")
     # A name may have spaces in it, but what ends in a number is a column too many: a box, or a score.
-    if _is_number(fields[0].rsplit(separator)[-1]) and len(fields[0].rsplit(separator)) > 1:
+    if listing.is_number(fields[0].rsplit(separator)[-1]) and len(fields[0].rsplit(separator)) > 1:
         raise ValueError(f"has more than {2 * _POINTS} numbers after the name: keep x and y of {_POINTS} points")
     values = np.array([float(field) for field in fields[1:]], np.float32)
     if not np.isfinite(values).all():
         raise ValueError("has a coordinate that is not finite")
     return "/".join(fields[0].strip('"').split("/")[-2:]), values.reshape(_POINTS, 2)
-
-
-def _is_number(field: str) -> bool:
-    try:
-        float(field)
-    except ValueError:
-        return False
-    return True
 
 
 def _check_order(path: epath.Path, found: Mapping[str, Landmarks]) -> None:

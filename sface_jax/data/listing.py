@@ -135,3 +135,12 @@ def usable(name: str) -> bool:
     """Whether a file or folder may have the name: one that is seen, and does not lead elsewhere."""
     plain = name.isprintable() and not name.startswith(".") and "/" not in name and "\\" not in name
     return plain and 0 < len(name.encode()) <= _LONGEST
+
+
+def is_number(field: str) -> bool:
+    """Whether a field of a list is a number."""
+    try:
+        float(field)
+    except ValueError:
+        return False
+    return True

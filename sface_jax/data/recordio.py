@@ -307,7 +307,7 @@ def _read_list(path: Path, index: np.ndarray) -> list[str] | None:
     try:
         for number, line in enumerate(path.read_text().splitlines(), start=1):
             fields = line.split("\t")
-            if _is_number(fields[1]):
+            if listing.is_number(fields[1]):
                 found[int(fields[0])] = fields[-1]
             else:
                 found[number] = fields[1]
@@ -315,14 +315,6 @@ def _read_list(path: Path, index: np.ndarray) -> list[str] | None:
     except (ValueError, IndexError, KeyError):
         logging.warning("%s does not list the pictures of the .rec beside it, so it is passed over", path)
         return None
-
-
-def _is_number(field: str) -> bool:
-    try:
-        float(field)
-    except ValueError:
-        return False
-    return True
 
 
 def _property(path: Path) -> int | None:
