@@ -20,7 +20,7 @@ from sface_jax.data.sources import Source
 from sface_jax.data.validate import Findings
 
 FINDINGS = "validation.json"
-PREVIEW = "preview.html"
+PREVIEW, GRID = "preview.html", "preview.png"
 LANDMARKS = "landmarks.tsv"
 EQUAL = "has the pixels of another picture"
 _ROWS, _COLUMNS = 8, 8  # identities of the preview, and pictures of each
@@ -149,18 +149,21 @@ def write(
             contents = made.contents(positions[list(group)].tolist())
             shown = [(names[row], pictures.decode(content)) for row, content in zip(group, contents, strict=True)]
             examples.append((title, meaning, shown))
+    rows = _rows(directory)
+    columns = min(len(images) for _, images in rows)  # the report shows these beside synthetic ones
+    pictures.write_png(directory / GRID, pictures.grid(np.stack([images[:columns] for _, images in rows])))
     preview.write(
         directory / PREVIEW,
         title="Prepared dataset",
         manifest=manifest,
         validation=validation,
-        rows=_rows(directory),
+        rows=rows,
         examples=examples,
     )
 
 
 def _rows(directory: epath.Path) -> list[tuple[str, UInt8[np.ndarray, "_ s s 3"]]]:
-    """Some identities to train on, with some pictures of each."""
+    """Some identities to train on, with some pictures of each; synthesis draws the same identities."""
     split = dataset.open(directory)["train"]
     chosen = np.linspace(0, split.num_classes - 1, min(_ROWS, split.num_classes)).astype(int)
     of_each = [(label, np.flatnonzero(split.labels == label)[:_COLUMNS]) for label in split.classes[chosen]]

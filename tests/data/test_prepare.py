@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ml_collections import ConfigDict
 from PIL import Image
 
-from sface_jax.core import files
+from sface_jax.core import files, pictures
 from sface_jax.core.errors import UserError
 from sface_jax.data import align, blocks, dataset, folders, landmarks, pairs, prepare, records, splits
 from sface_jax.data.blocks import Blocks, Conversion
@@ -38,6 +38,8 @@ def test_procedural_faces_become_a_dataset(tmp_path, prepare_config):
         assert hashlib.sha256((tmp_path / "authentic" / name).read_bytes()).hexdigest() == digest
     drawn = pairs.read_split_pairs(tmp_path / "authentic" / "heldout_pairs.txt", opened["heldout"])
     assert len(drawn) == 20 and drawn.folds == 10 and drawn.same.sum() == 10
+
+    assert pictures.decode((tmp_path / "authentic" / "preview.png").read_bytes()).shape == (3 * 33 - 1, 4 * 33 - 1, 3)
 
     from sface_jax.data import faces
 
