@@ -22,7 +22,7 @@ from ml_collections import ConfigDict
 from sface_jax.core import files, mesh
 from sface_jax.core.errors import Unfinished, UserError
 from sface_jax.core.progress import Progress
-from sface_jax.data import blocks, formats, inspection, landmarks, listing, pairs, records, splits
+from sface_jax.data import blocks, cards, formats, inspection, landmarks, listing, pairs, records, splits
 from sface_jax.data.blocks import Blocks, Conversion
 from sface_jax.data.example import Example
 from sface_jax.data.sources import PROCEDURAL, Chosen, ProceduralFaces, Source
@@ -390,10 +390,10 @@ def _manifest(
             "left_out": len(whole.class_names) - sum(map(len, identities.values())),
         },
         "pairs": {split: {"folds": FOLDS, "pairs_per_fold": len(of) // FOLDS} for split, (of, _) in drawn.items()},
-        "sha256": {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in shards},
+        "sha256": {path.name: cards.sha256(path) for path in shards},
     }
 
 
 def _file(path: str) -> dict[str, str] | None:
     """A file that a choice was made by."""
-    return {"path": path, "sha256": hashlib.sha256(epath.Path(path).read_bytes()).hexdigest()} if path else None
+    return {"path": path, "sha256": cards.sha256(path)} if path else None

@@ -8,7 +8,6 @@ on with the first shard it lacks. Several processes share the shards out, and wr
 from __future__ import annotations
 
 import difflib
-import hashlib
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -154,7 +153,7 @@ def _finish(output: epath.Path, plan: Plan, wanted: dict[str, Any], counts: dict
     )
     pictures.write_png(output / "preview.png", pictures.grid(_preview(output, plan)))
     paths = [records.shard_path(output, SPLIT, shard, plan.shards) for shard in range(plan.shards)]
-    hashes = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+    hashes = {path.name: cards.sha256(path) for path in paths}
     digest = cards.digest(hashes)
     files.write_text(output / cards.FILE, _card(output, digest, card.write(wanted, counts, licence)))
     manifest = {
