@@ -46,7 +46,7 @@ def verification_metrics(
     mean_m, std_m = _mean_and_std(mated, mated_counts)
     mean_n, std_n = _mean_and_std(non_mated, non_mated_counts)
     result = {
-        "eer": _crossing(fmr, fnmr),
+        "eer": curves.eer(points),
         "eer_nearest": float(fmr[nearest] + fnmr[nearest]) / 2,
         "eer_nearest_threshold": float(points.thresholds[nearest]),
     }
@@ -228,14 +228,6 @@ def resamples(units: int, rounds: int, seed: int) -> list[Int[np.ndarray, " unit
     """Bootstrap samples of `units` things: how often each is drawn in each of `rounds` samples."""
     rng = np.random.default_rng(seed)
     return [np.bincount(rng.integers(0, units, units), minlength=units) for _ in range(rounds)]
-
-
-def _crossing(fmr: Float[np.ndarray, " t"], fnmr: Float[np.ndarray, " t"]) -> float:
-    """FMR where the line through two operating points crosses FNMR; FMR falls from 1, FNMR rises from 0."""
-    after = int(np.argmax(fnmr >= fmr))  # never 0: there FMR is 1 and FNMR 0
-    gap_before, gap_after = fmr[after - 1] - fnmr[after - 1], fmr[after] - fnmr[after]
-    share = gap_before / (gap_before - gap_after)
-    return float(fmr[after - 1] + share * (fmr[after] - fmr[after - 1]))
 
 
 def _first_at_fmr(points: curves.OperatingPoints, per: int | float) -> int:
