@@ -1,5 +1,6 @@
 """Embedding: picture plus mirror image, one compilation, nothing depends on the batch."""
 
+import threading
 from pathlib import Path
 
 import flax.linen as nn
@@ -8,6 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from sface_jax.core.errors import UserError
+from sface_jax.recognition import features as embedding
+from sface_jax.recognition.features import features
 from sface_jax.recognition.network import Network, Preprocessing
 from sface_jax.verification import protocol
 from sface_jax.verification.embed import embed
@@ -59,21 +63,55 @@ def test_batches_and_padding_do_not_show():
     assert np.abs(embed(network, images, flip="none") - whole).max() > 1e-2
 
 
+@pytest.mark.parametrize("most", [1, 2, 3])
+def test_pieces_of_a_batch_do_not_show(monkeypatch, most):
+    network, images = projection(8), pictures(10)
+    whole = features(network, images, batch_size=7)
+    monkeypatch.setattr(embedding, "CPU_PIXELS", most * 2 * 8 * 8)
+    monkeypatch.setattr(embedding, "_compiled", embedding._compiled.__wrapped__)  # and nothing remembered
+    np.testing.assert_allclose(features(network, images, batch_size=7), whole, atol=1e-5)
+
+
+class Stored:
+    """Pictures that are read batch by batch; remembers what was read, and fails at some picture."""
+
+    def __init__(self, images, broken=None):
+        self.stored, self.broken, self.read = images, broken, []
+
+    def __len__(self):
+        return len(self.stored)
+
+    def images(self, indices):
+        self.read.append(list(indices))
+        if self.broken in self.read[-1]:
+            raise UserError(f"picture {self.broken} cannot be read")
+        return self.stored[indices]
+
+
 def test_pictures_may_be_read_batch_by_batch():
-    class Stored:
-        def __init__(self, images):
-            self.stored, self.largest = images, 0
-
-        def __len__(self):
-            return len(self.stored)
-
-        def images(self, indices):
-            self.largest = max(self.largest, len(indices))
-            return self.stored[indices]
-
     source, network = Stored(pictures(11)), projection(8)
     np.testing.assert_array_equal(embed(network, source, batch_size=4), embed(network, source.stored, batch_size=4))
-    assert source.largest == 4
+    assert source.read == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 10]]
+
+
+def test_the_next_batch_is_read_while_one_is_computed(monkeypatch):
+    source, read, compiled = Stored(pictures(11)), threading.Event(), embedding._compiled
+    monkeypatch.setattr(source, "images", lambda indices: (indices[0] == 4 and read.set(), source.stored[indices])[1])
+
+    def slow(*args):
+        def forward(variables, pixels):
+            assert read.wait(10)
+            return compiled(*args)(variables, pixels)
+
+        return forward
+
+    monkeypatch.setattr(embedding, "_compiled", slow)
+    embed(projection(8), source, batch_size=4)
+
+
+def test_a_picture_that_cannot_be_read_is_told():
+    with pytest.raises(UserError, match="picture 9 cannot be read"):
+        embed(projection(8), Stored(pictures(11), broken=9), batch_size=4)
 
 
 def test_compiled_once():
@@ -82,6 +120,17 @@ def test_compiled_once():
     before = Projection.traced
     embed(network, images, batch_size=4)
     embed(other_weights, images[:7], batch_size=4)
+    assert Projection.traced == before
+
+
+def test_whole_batches_are_compiled_once_for_sets_of_all_lengths():
+    network, images = projection(8), pictures(20)
+    expected = features(network, images, batch_size=20)
+    features(network, images, batch_size=6, whole_batches=True)
+    before = Projection.traced
+    for length in (1, 5, 6, 13):
+        found = features(network, images[:length], batch_size=6, whole_batches=True)
+        np.testing.assert_allclose(found, expected[:length], atol=1e-5)
     assert Projection.traced == before
 
 
