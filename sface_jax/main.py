@@ -25,6 +25,7 @@ STAGES = {
     "synthesize": "sface_jax.synthesis.generate",
     "recognition": "sface_jax.recognition.train",
     "verify": "sface_jax.verification.evaluate",
+    "doctor": "sface_jax.verification.doctor",
     "privacy": "sface_jax.privacy.audit",
     "overlap": "sface_jax.privacy.overlap",
     "export": "sface_jax.data.export",
@@ -40,8 +41,9 @@ STAGES = {
 GIVEN = {
     "gan": {"open_embedder": "sface_jax.convert.embedders"},
     "synthesize": {"open_embedder": "sface_jax.convert.embedders"},
-    "recognition": {"open_network": "sface_jax.convert.recognizers"},
-    "verify": {"open_network": "sface_jax.convert.recognizers"},
+    "recognition": {"open_network": "sface_jax.convert.recognizers", "open_judge": "sface_jax.verification.during"},
+    "verify": {"open_network": "sface_jax.convert.recognizers", "write_page": "sface_jax.report.verification"},
+    "doctor": {"open_network": "sface_jax.convert.recognizers"},
     "privacy": {"open_network": "sface_jax.convert.recognizers"},
     "overlap": {"open_network": "sface_jax.convert.recognizers"},
 }
@@ -49,7 +51,7 @@ GIVEN = {
 # Stages that only look at what others made: run anew with another config. A report takes a second, and what it
 # reports on may have grown.
 ALWAYS = ("report", "benchmark", "benchmark_recognition", "benchmark_loader", "compile", "compile_recognition")
-AGAIN = {"verify": "changed", "privacy": "changed", "overlap": "changed"} | dict.fromkeys(ALWAYS, "always")
+AGAIN = dict.fromkeys(("verify", "doctor", "privacy", "overlap"), "changed") | dict.fromkeys(ALWAYS, "always")
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "The config file, e.g. configs/quickstart.py", lock_config=True
@@ -89,7 +91,7 @@ def main(argv: list[str]) -> None:
 
 def _late(module: str, name: str) -> Callable[..., Any]:
     """A function of a module that is imported when it is called."""
-    return lambda *args: getattr(importlib.import_module(module), name)(*args)
+    return lambda *args, **options: getattr(importlib.import_module(module), name)(*args, **options)
 
 
 def _stages(config: ConfigDict) -> Iterator[tuple[str, ConfigDict]]:

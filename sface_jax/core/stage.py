@@ -15,7 +15,10 @@ from sface_jax.core.errors import Unfinished, UserError
 from sface_jax.core.progress import duration
 
 # Keys that change how a run is watched or saved, not what it computes.
-FREE = frozenset({"log_every", "checkpoint_every", "keep_checkpoints", "sample_every", "tensorboard", "workers"})
+FREE = frozenset(
+    {"log_every", "checkpoint_every", "keep_checkpoints", "sample_every", "tensorboard", "workers"}
+    | {"verify_every", "verify_benchmarks"}
+)
 
 # Keys of which 0 means nothing.
 POSITIVE = frozenset(

@@ -27,13 +27,13 @@ from sface_jax.data.sources import Source
 
 @dataclasses.dataclass(frozen=True)
 class Pairs:
-    """Pairs of pictures, fold after fold; folds are of equal length.
+    """Pairs of pictures, fold after fold; folds are of equal length, or the first P mod folds have one pair more.
 
     Attributes:
         first: position of each pair's first picture.
         second: position of its second picture.
         same: whether both show one identity (mated).
-        folds: number of folds; fold f is pairs [f*P/folds, (f+1)*P/folds).
+        folds: number of folds.
     """
 
     first: Integer[np.ndarray, " p"]
@@ -176,7 +176,7 @@ def read_pairs_file(path: files.PathLike, root: files.PathLike) -> tuple[list[ep
         UserError: the file is not in these formats, or names a picture that is not there.
     """
     rows = _rows(path)
-    if rows and len(_fields(rows[0][1])) > 1 and not all(map(_is_whole, _fields(rows[0][1]))):
+    if _is_list(rows):
         return _read_list(path, rows, epath.Path(root))
     lines, folds = _parse(path, rows)
     people = {name for line in lines for name, _ in (line.first, line.second)}
@@ -187,6 +187,15 @@ def read_pairs_file(path: files.PathLike, root: files.PathLike) -> tuple[list[ep
     }
     pairs, keys = _resolve(path, lines, folds, numbered, f"under {root}")
     return keys, pairs
+
+
+def is_list(path: files.PathLike) -> bool:
+    """Whether a file of pairs is a list of paths, which does not tell whom they show; see `read_pairs_file`.
+
+    Raises:
+        UserError: there is no such file, or it holds no text.
+    """
+    return _is_list(_rows(path))
 
 
 def read_split_pairs(path: files.PathLike, split: PictureSet | Source) -> Pairs:
@@ -275,6 +284,11 @@ def _rows(path: files.PathLike) -> list[tuple[int, str]]:
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is no pairs file: it holds no text") from error
     return [(number, line) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
+
+
+def _is_list(rows: list[tuple[int, str]]) -> bool:
+    fields = _fields(rows[0][1]) if rows else []
+    return len(fields) > 1 and not all(map(_is_whole, fields))
 
 
 def _fields(line: str) -> list[str]:
@@ -408,6 +422,8 @@ def _booleans(same: Any, pictures: int) -> Bool[np.ndarray, " p"]:
     values = same.value.tolist() if isinstance(same, Array) and same.value.ndim == 1 else same
     if not isinstance(values, list | tuple) or not all(type(value) in (bool, int, float) for value in values):
         raise Damaged("holds no list of booleans")
+    if pictures % 2:
+        raise Damaged(f"holds {pictures} pictures, an odd number, where each pair has two")
     if pictures != 2 * len(values) or not pictures:
         raise Damaged(f"holds {pictures} pictures and {len(values)} labels, not two pictures for each")
     if not all(value in (0, 1) for value in values):

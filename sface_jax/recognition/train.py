@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -22,19 +23,29 @@ from sface_jax.recognition.trainer import Trainer
 
 GIB = 2**30
 
+Judge = Callable[[network.Network], dict[str, float]]
+"""A network's figures on benchmarks."""
 
-def run(config: ConfigDict, workdir: epath.Path, open_network: network.OpenNetwork = network.load) -> dict[str, Any]:
+
+def run(
+    config: ConfigDict,
+    workdir: epath.Path,
+    open_network: network.OpenNetwork = network.load,
+    open_judge: Callable[..., Judge] | None = None,
+) -> dict[str, Any]:
     """Trains a recogniser.
 
-    The network of the last step is the result: no benchmark, and no other step, has a say in it.
+    The network of the last step is the result: no benchmark, and no other step, has a say in it. With `verify_every`
+    its accuracy on `verify_benchmarks` is logged on the way, while the input pipeline goes on.
 
     Args:
         config: see configs/combined.py.
         workdir: gets `recognition/<config.name>` with checkpoints, metrics.jsonl and network.json.
         open_network: opens the teacher.
+        open_judge: opens the benchmarks, see `verification.during.open_judge`.
 
     Raises:
-        UserError: dataset or teacher are missing or do not suit.
+        UserError: a benchmark cannot be read, or dataset or teacher are missing or do not suit.
     """
     if not (epath.Path(config.dataset) / layout.INFO_FILE).exists():
         hint = " and --config.teacher=DIR" if config.distillation_weight else ""
@@ -53,6 +64,10 @@ def run(config: ConfigDict, workdir: epath.Path, open_network: network.OpenNetwo
         trainer.targets = teacher.cached(taught_by, pictures, mesh, workdir / "recognition" / "teacher_cache")
     facts = {"classes": pictures.num_classes, "pictures": len(pictures), "dataset": str(config.dataset)}
     network.describe(directory, architecture, trainer.preprocessing, facts)
+    hooks = []
+    if config.verify_every and open_judge:
+        judge = open_judge(config.verify_benchmarks, workdir, trainer.preprocessing.size, config.batch_size)
+        hooks.append((config.verify_every, lambda state, step: judge(trainer.recogniser(state))))
     size = sum(math.prod(x.shape) for x in jax.tree.leaves(trainer.abstract()[0].params["backbone"]))
     _announce(config, trainer, pictures, size)
     train_loop.run(
@@ -67,6 +82,7 @@ def run(config: ConfigDict, workdir: epath.Path, open_network: network.OpenNetwo
         keep=config.keep_checkpoints,
         pictures_per_step=config.batch_size,
         tensorboard=config.tensorboard,
+        hooks=hooks,
         padded="head",
         tell=pictures.names_of,
     )
@@ -122,6 +138,7 @@ def _outcome(directory: epath.Path) -> dict[str, float]:
     if not meshes.is_lead():
         return {}
     log = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
-    rates = [record["pictures_per_second"] for record in log]
-    told = {key: value for key, value in log[-1].items() if key.endswith(("loss", "accuracy", "cosine"))}
+    rates = [record["pictures_per_second"] for record in log if "pictures_per_second" in record]
+    last = {key: value for record in log if record["step"] == log[-1]["step"] for key, value in record.items()}
+    told = {key: value for key, value in last.items() if key.endswith(("loss", "accuracy", "cosine"))}
     return told | {"pictures_per_second": round(float(np.median(rates)), 1)}

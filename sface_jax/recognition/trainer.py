@@ -115,6 +115,11 @@ class Trainer:
         """Rows of the class matrix; 0 without one."""
         return head.rows(self.num_classes, self.mesh) if self.method else 0
 
+    def recogniser(self, state: State) -> network.Network:
+        """The recogniser as it is in a state."""
+        variables = {"params": state.params["backbone"], "batch_stats": state.batch_stats}
+        return network.Network(self.backbone, variables, self.preprocessing)
+
     def init(self) -> State:
         """Makes the state of step 0, on its devices."""
         return jax.jit(self._make, out_shardings=self._shardings)()

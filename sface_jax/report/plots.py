@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from html import escape
 from statistics import NormalDist
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -36,6 +37,7 @@ COLOURS = {
 }
 STAND_IN = {name: stand_in for name, (stand_in, _) in COLOURS.items()}
 DASHES = {"synthetic": (0, (6, 2)), "distillation": (0, (1, 1)), "combined": (0, (6, 2, 1, 2))}  # others: solid
+STROKES = ("authentic", "synthetic", "distillation", "combined", "other")
 MARKERS = {"authentic": "o", "synthetic": "s", "distillation": "^", "combined": "D", "cross": "D", "other": "o"}
 
 WIDTH = 4.3  # inches; small enough that the labels stay readable when a phone scales the drawing to its width
@@ -149,14 +151,7 @@ def roc(name: str, curves: Mapping[str, Curve], colours: Mapping[str, str], alt:
             if not kept.any():
                 continue
             lowest = min(lowest, fmr[kept].min())
-            axes.plot(
-                fmr[kept],
-                tmr[kept],
-                label=label,
-                color=STAND_IN[colours[label]],
-                linestyle=DASHES.get(colours[label], "-"),
-                drawstyle="steps-post",
-            )
+            axes.plot(fmr[kept], tmr[kept], label=label, drawstyle="steps-post", **_stroke(colours[label]))
         chance = np.geomspace(max(lowest, 1e-6), 1, 60)
         axes.plot(chance, chance, color=STAND_IN["other"], linewidth=1.2, linestyle=":", label="chance")
         axes.set_xscale("log")
@@ -240,27 +235,42 @@ def scores(name: str, panels: Sequence[Panel], alt: str, threshold: float | None
         return _svg(figure, name, alt)
 
 
-def det(name: str, relations: Mapping[str, Curve], colours: Mapping[str, str], alt: str) -> Markup:
-    """Draws false non-match rate over false match rate on normal-deviate axes: normal scores give straight lines."""
-    ticks = np.array([0.001, 0.01, 0.05, 0.2, 0.5, 0.8, 0.95, 0.99])
-    labels = ["0.1", "1", "5", "20", "50", "80", "95", "99"]
-    low, high = 5e-4, 0.993
+def det(
+    name: str, relations: Mapping[str, Curve], colours: Mapping[str, str], alt: str, *, log: bool = False
+) -> Markup:
+    """Draws false non-match rate over false match rate.
+
+    Args:
+        name: of the drawing on its page.
+        relations: label -> false match rates and false non-match rates.
+        colours: label -> see `stroke`.
+        alt: for those who do not see it.
+        log: logarithmic axes; else normal-deviate ones, on which normal scores give straight lines.
+    """
+    inner = [rate for curve in relations.values() for rates in curve for rate in rates[(rates > 0) & (rates < 1)]]
+    low, high = (max(min([*inner, 0.1]) / 1.5, 1e-7), 1.0) if log else (5e-4, 0.993)
+    place = np.log10 if log else _probit
     with mpl.rc_context(STYLE):
         figure, (axes,) = _figure(4.3)
         for label, (fmr, fnmr) in relations.items():
             kept = (fmr > 0) & (fmr < 1) & (fnmr > 0) & (fnmr < 1)
-            x, y = _probit(fmr[kept]), _probit(fnmr[kept])
-            colour = colours[label]
-            axes.plot(*_thinned(x, y), label=label, color=STAND_IN[colour], linestyle=DASHES.get(colour, "-"))
-        diagonal = _probit(np.array([low, high]))
+            x, y = place(fmr[kept]), place(fnmr[kept])
+            axes.plot(*_thinned(x, y), label=label, **_stroke(colours[label]))
+        diagonal = place(np.array([low, high]))
         axes.plot(diagonal, diagonal, color=STAND_IN["other"], linewidth=1, linestyle=":", label="equal errors")
-        axes.set_xticks(_probit(ticks), labels)
-        axes.set_yticks(_probit(ticks), labels)
+        if log:
+            ticks, labels = _percent_ticks(10 ** np.ceil(np.log10(low)))
+        else:
+            ticks = [0.001, 0.01, 0.05, 0.2, 0.5, 0.8, 0.95, 0.99]
+            labels = [f"{100 * tick:g}" for tick in ticks]
+        axes.set_xticks(place(np.array(ticks)), labels)
+        axes.set_yticks(place(np.array(ticks)), labels)
         axes.set_xlim(*diagonal)
         axes.set_ylim(*diagonal)
         axes.set_aspect("equal")
-        axes.set_xlabel("false match rate, %")
-        axes.set_ylabel("false non-match rate, %")
+        unit = "" if log else ", %"
+        axes.set_xlabel(f"false match rate{unit}")
+        axes.set_ylabel(f"false non-match rate{unit}")
         _below(axes)
         return _svg(figure, name, alt)
 
@@ -298,6 +308,18 @@ def match_rates(name: str, relations: Mapping[str, Sequence[tuple[float, Bar]]],
         axes.set_ylabel("pairs that match")
         _below(axes)
         return _svg(figure, name, alt)
+
+
+def stroke(number: int) -> str:
+    """A colour that `roc` and `det` draw apart from those of other numbers; with more than five, dashes tell them."""
+    return f"{STROKES[number % len(STROKES)]} {number // len(STROKES)}"
+
+
+def _stroke(colour: str) -> dict[str, Any]:
+    """Colour and dash of a line: a role of `COLOURS`, or what `stroke` gives."""
+    role, _, again = colour.partition(" ")
+    dash = (0, (1 + int(again), 1, 5, 1)) if again not in ("", "0") else DASHES.get(role, "-")
+    return {"color": STAND_IN[role], "linestyle": dash}
 
 
 def _percent_ticks(floor: float) -> tuple[list[float], list[str]]:

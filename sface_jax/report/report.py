@@ -6,16 +6,14 @@ import importlib.metadata
 import json
 import math
 import platform
-from importlib import resources
 from typing import Any
 
-import jinja2
 from etils import epath
 from ml_collections import ConfigDict
 
 from sface_jax.core import files
 from sface_jax.core.errors import UserError
-from sface_jax.report import inline, leakage, paper, training, utility, verdict, words
+from sface_jax.report import inline, leakage, page, paper, training, utility, verdict, words
 from sface_jax.report.findings import Findings, gather
 
 PACKAGES = ("sface_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
@@ -42,24 +40,19 @@ def run(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
     findings = gather(workdir, show_authentic=config.get("show_authentic", False))
     if not (findings.stages or findings.verification or findings.audit or findings.synthetic or findings.authentic):
         raise UserError(f"nothing to report on in {workdir}: run a stage with this --workdir first")
-    page = render(findings, title=config.get("title") or "")
+    made = render(findings, title=config.get("title") or "")
     folder = workdir / "report"
     files.write_json(folder / "summary.json", summarise(findings))
-    files.write_text(folder / "index.html", page)
-    return {"page": "report/index.html", "summary": "report/summary.json", "bytes": len(page.encode())}
+    files.write_text(folder / "index.html", made)
+    return {"page": "report/index.html", "summary": "report/summary.json", "bytes": len(made.encode())}
 
 
 def render(findings: Findings, title: str = "") -> str:
     """The page: self-contained HTML that reads without scripts."""
     benchmarks = utility.benchmarks(findings.verification, findings.on_authentic)
     leak = leakage.leakage(findings.audit)
-    strict = jinja2.StrictUndefined
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=strict)
-    for shown in (words.percent, words.decimal, words.count, words.ratio, words.duration, words.one_in, words.interval):
-        environment.filters[shown.__name__] = shown
-    template = environment.from_string((resources.files("sface_jax.report") / "template.html").read_text("utf-8"))
     seconds = [stage["seconds"] for stage in findings.stages.values() if words.finite(stage["seconds"])]
-    return template.render(
+    return page.template("template.html").render(
         title=title or verdict.title(benchmarks, leak),
         summary=verdict.summary(findings, benchmarks),
         answers=[answer for answer in (verdict.useful(benchmarks), verdict.private(leak)) if answer],

@@ -95,6 +95,12 @@ GAN = (
 RECOGNITION = (
     ("classification_loss", "classification loss", True, "How hard the recognisers find the labels of their pictures."),
     ("accuracy", "training accuracy", False, "Share of training pictures given their own label, without a margin."),
+    (
+        "heldout_accuracy",
+        "verification accuracy",
+        False,
+        "Accuracy on held-out identities on the way; the last step's network is the result, whatever it says.",
+    ),
     ("teacher_cosine", "agreement with the teacher", False, "Cosine between the embeddings of student and teacher."),
 )
 

@@ -26,6 +26,7 @@ class Network:
     accuracy: float
     std: float
     tar: float | None
+    interval: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,6 +124,7 @@ def _benchmark(number: int, name: str, measured: dict[str, dict[str, Any]], on_a
                 accuracy=values["accuracy"],
                 std=std if words.finite(std) else 0.0,
                 tar=tar if words.finite(tar) else None,
+                interval=words.interval(values.get("interval_95", {}).get("accuracy"), words.percent),
             )
         )
     label = "held-out identities" if name in SET_ASIDE else name

@@ -24,6 +24,7 @@ def embed(
     flip: str = "sum",
     mesh: Mesh | None = None,
     progress: str = "",
+    whole_batches: bool = False,
 ) -> Float32[np.ndarray, "k d"]:
     """Embeds pictures in the given order: `features`, put together by `fuse`.
 
@@ -35,23 +36,38 @@ def embed(
         flip: one of `FLIPS`.
         mesh: see `features`.
         progress: see `features`.
+        whole_batches: see `features`.
 
     Returns:
         Rows of length one, the same on every process.
     """
     views = features(
-        network, images, indices, batch_size=batch_size, mirror=flip != "none", mesh=mesh, progress=progress
+        network,
+        images,
+        indices,
+        batch_size=batch_size,
+        mirror=flip != "none",
+        mesh=mesh,
+        progress=progress,
+        whole_batches=whole_batches,
     )
     return fuse(views, flip)
 
 
 def fuse(features: Float32[np.ndarray, "k v d"], flip: str) -> Float32[np.ndarray, "k _"]:
-    """Puts the embeddings of picture and mirror image together, and divides by the length.
+    """Puts the embeddings of picture and mirror image together, see `together`, and divides by the length."""
+    rows = together(features, flip)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True).clip(1e-12)
+
+
+def together(features: Float32[np.ndarray, "k v d"], flip: str) -> Float32[np.ndarray, "k _"]:
+    """Puts the embeddings of picture and mirror image together; their length stays, by which some weigh pictures.
 
     Args:
         features: raw embeddings of the picture and, but for "none", of its mirror image.
         flip: "none" takes the picture's alone; "sum" is f(x) + f(mirror(x)), the convention of InsightFace's
             verification.py; "concatenate" is both, one after the other.
     """
-    rows = {"none": features[:, 0], "sum": features.sum(1), "concatenate": features.reshape(len(features), -1)}[flip]
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True).clip(1e-12)
+    if flip == "none":
+        return features[:, 0]
+    return features.sum(1) if flip == "sum" else features.reshape(len(features), -1)

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import io
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,21 +18,37 @@ from ml_collections import ConfigDict
 from sface_jax.core import files, mesh
 from sface_jax.core.errors import UserError
 from sface_jax.recognition.network import Network, OpenNetwork, fingerprint, load
-from sface_jax.verification import networks, protocol
-from sface_jax.verification.benchmarks import Benchmark, open_benchmark
-from sface_jax.verification.embed import FLIPS, features, fuse
+from sface_jax.verification import networks, overrides, table
+from sface_jax.verification.benchmarks import (
+    Benchmark,
+    TemplateBenchmark,
+    is_templates,
+    open_benchmark,
+    open_templates,
+)
+from sface_jax.verification.embed import FLIPS, features, fuse, together
+from sface_jax.verification.measure import PROTOCOLS, measure, measure_templates
 
 PIXELS = "pixels"
-PROTOCOL = "squared distance, 10-fold threshold on arange(0, 4, 0.01); TAR at FAR 1e-3 on arange(0, 4, 0.001)"
+AXES = ("log", "normal")
+
+AnyBenchmark = Benchmark | TemplateBenchmark
+WritePage = Callable[..., None]
+"""Writes a page into a folder; see `report.verification.write_page`, which `main` hands over."""
 
 
-def run(config: ConfigDict, workdir: epath.Path, open_network: OpenNetwork = load) -> dict[str, Any]:
+def run(
+    config: ConfigDict, workdir: epath.Path, open_network: OpenNetwork = load, write_page: WritePage | None = None
+) -> dict[str, Any]:
     """Measures every network on every benchmark and writes `workdir/verification/<network>.json`.
 
-    Keys of the config: `networks` (names under `workdir/recognition`, or paths), or a single `network`; `benchmarks`
-    and `root` (see `benchmarks.open_benchmark`), `baselines` ("pixels" compares pictures without learning), `folds`,
-    `batch_size`, `flip` (ways of `embed.fuse`, the first of which is the network's result). Embeddings are kept under
-    `workdir/verification/embeddings` and made again when the network or the pictures change.
+    Keys of the config: `networks` (names under `workdir/recognition`, or paths), or a single `network`; `preprocessing`
+    in place of the networks' own (see `overrides.override`); `benchmarks`, `root`, `crop`, `folds` and `uneven_folds`
+    (see `benchmarks.open_benchmark` and `open_templates`); `norm_weighting` and `detector_weighting` of templates;
+    `baselines` ("pixels" compares pictures without learning); `batch_size`; `flip` (ways of `embed.fuse`, the first of
+    which is the network's result); `replicates` of the bootstrap; `det_axes`; `show_authentic` (whether the page may
+    show the hardest pairs). Embeddings are kept under `workdir/verification/embeddings` and made again when the network
+    or the pictures change.
 
     Returns:
         {benchmark: {network: {"accuracy", "std", "tar_at_far_1e-3"}}}.
@@ -40,6 +57,52 @@ def run(config: ConfigDict, workdir: epath.Path, open_network: OpenNetwork = loa
         UserError: a network or a benchmark is not there, or a benchmark cannot be read.
     """
     workdir = epath.Path(workdir)
+    _check(config)
+    names, key = ((config.network,), "network") if config.network else (config.networks, "networks")
+    loaded = {
+        name: overrides.override(network, config.preprocessing)
+        for name, network in networks.load_all(networks.find(names, workdir, key), key, open_network).items()
+    }
+    documents: dict[str, dict[str, Any]] = {name: _document(name, config) for name in (*loaded, *config.baselines)}
+    for name, network in loaded.items():
+        documents[name] |= {"flip": config.flip[0], "preprocessing": dataclasses.asdict(network.preprocessing)}
+    shown: dict[tuple[str, str], Any] = {}
+    sizes = {network.preprocessing.size for network in loaded.values()}
+    for entry in config.benchmarks:
+        # networks of one size share the pictures
+        opened = {size: _open(config, entry, workdir, size) for size in sizes}
+        for name, document in documents.items():
+            benchmark = opened[loaded[name].preprocessing.size if name in loaded else min(sizes)]
+            if name in loaded:
+                result = _judge(config, workdir, name, loaded[name], benchmark)
+            elif isinstance(benchmark, Benchmark):
+                result = measure(pixels(benchmark.images), benchmark, config.replicates)
+            else:
+                continue  # pixels know no templates
+            document["benchmarks"][benchmark.name] = result
+            if config.show_authentic and name in loaded and "hardest" in result:
+                shown[name, benchmark.name] = _hardest(result, benchmark)
+    folder = workdir / "verification"
+    if mesh.is_lead():
+        for name, document in documents.items():
+            files.write_json(folder / f"{name}.json", document)
+        every = table.gather(folder, documents)
+        files.write_text(folder / "table.md", table.markdown(every))
+        if write_page:
+            tables = {words: table.rows(every, figure) for figure, words in table.FIGURES.items()}
+            tables = {words: cells for words, cells in tables.items() if cells}
+            write_page(folder, every, tables, shown, log=config.det_axes == "log")
+        for figure in table.FIGURES:
+            for line in table.lines(every, figure):
+                logging.info("%s", line)
+    found: dict[str, dict[str, Any]] = {}
+    for name, document in documents.items():
+        for benchmark, result in document["benchmarks"].items():
+            found.setdefault(benchmark, {})[name] = table.headline(result)
+    return found
+
+
+def _check(config: ConfigDict) -> None:
     if not config.benchmarks:
         raise UserError('no benchmark is named: set --config.benchmarks to "heldout" or "name=pairs_file:folder"')
     unknown = set(config.baselines) - {PIXELS}
@@ -47,67 +110,58 @@ def run(config: ConfigDict, workdir: epath.Path, open_network: OpenNetwork = loa
         raise UserError(f"there is no baseline {', '.join(sorted(unknown))}: the only one is {PIXELS}")
     if not config.flip or set(config.flip) - set(FLIPS):
         raise UserError(f"config.flip is {config.flip}: name one or more of {', '.join(FLIPS)}")
-    names, key = ((config.network,), "network") if config.network else (config.networks, "networks")
-    loaded = networks.load_all(networks.find(names, workdir, key), key, open_network)
-    table: dict[str, dict[str, dict[str, float]]] = {}
-    documents = {
-        name: {
-            "network": name,
-            "flip": config.flip[0],
-            "preprocessing": dataclasses.asdict(network.preprocessing),
-            "protocol": PROTOCOL,
-            "benchmarks": {},
-        }
-        for name, network in loaded.items()
-    }
-    for name in config.baselines:
-        documents[name] = {"network": name, "flip": "none", "protocol": PROTOCOL, "benchmarks": {}}
-    sizes = {network.preprocessing.size for network in loaded.values()}
-    for entry in config.benchmarks:
-        # networks of one size share the pictures; the split is read as it is, whatever the size
-        opened = {size: open_benchmark(entry, workdir, size, config.folds, config.root) for size in sizes}
-        for name in documents:
-            benchmark = opened[loaded[name].preprocessing.size if name in loaded else min(sizes)]
-            if name in loaded:
-                views, speed = _features(config, workdir, name, loaded[name], benchmark)
-                fused = {flip: measure(fuse(views, flip), benchmark) for flip in config.flip}
-                result = fused[config.flip[0]] | speed
-                if len(fused) > 1:
-                    result["flips"] = {flip: _headline(of) for flip, of in fused.items()}
-            else:
-                result = measure(pixels(benchmark.images), benchmark)
-            documents[name]["benchmarks"][benchmark.name] = result
-            kept = _headline(result) | ({"flips": result["flips"]} if "flips" in result else {})
-            table.setdefault(benchmark.name, {})[name] = kept
-    if mesh.is_lead():
-        for name, document in documents.items():
-            files.write_json(workdir / "verification" / f"{name}.json", document)
-    for line in _lines(table):
-        logging.info("%s", line)
-    return table
+    if config.det_axes not in AXES:
+        raise UserError(f"config.det_axes is {config.det_axes!r}: choose from {', '.join(AXES)}")
 
 
-def measure(embeddings: Float32[np.ndarray, "n d"], benchmark: Benchmark) -> dict[str, Any]:
-    """Accuracy, true accept rate and ROC of embeddings of length one, JSON-able."""
-    pairs = benchmark.pairs
-    a, b = embeddings[pairs.first], embeddings[pairs.second]
-    accuracy = protocol.kfold_accuracy(a, b, pairs.same, pairs.folds)
-    tar = protocol.tar_at_far(a, b, pairs.same, 1e-3, pairs.folds)
-    fmr, tmr = protocol.roc(a, b, pairs.same)
-    return {
-        "accuracy": accuracy.mean,
-        "std": accuracy.std,
-        "tar_at_far_1e-3": tar.mean,
-        "tar_std": tar.std,
-        "far": tar.far,
-        "folds": pairs.folds,
-        "pairs": len(pairs),
-        "pictures": len(benchmark.images),
-        "per_fold": accuracy.per_fold.tolist(),
-        "thresholds": accuracy.thresholds.tolist(),
-        "roc": {"fmr": fmr.tolist(), "tmr": tmr.tolist()},
-        "sha256": benchmark.digest,
-    }
+def _document(name: str, config: ConfigDict) -> dict[str, Any]:
+    return {"network": name, "flip": "none", "crop": config.crop, "protocols": PROTOCOLS, "benchmarks": {}}
+
+
+def _open(config: ConfigDict, entry: str, workdir: epath.Path, size: int) -> AnyBenchmark:
+    if not is_templates(entry):
+        return open_benchmark(entry, workdir, size, config.folds, config.root, config.crop, config.uneven_folds)
+    if config.crop != 1:
+        raise UserError(f"pictures of {entry} are aligned by their landmarks: set --config.crop=1.0")
+    return open_templates(entry, size)
+
+
+def _judge(
+    config: ConfigDict, workdir: epath.Path, name: str, network: Network, benchmark: AnyBenchmark
+) -> dict[str, Any]:
+    """A network's result on a benchmark: by the first way of `config.flip`, the headlines of the others beside it."""
+    views, speed = _features(config, workdir, name, network, benchmark)
+    try:
+        measured = {flip: _measure(config, views, flip, benchmark) for flip in config.flip}
+    except UserError as error:
+        raise UserError(f"{name} on {benchmark.name}: {error}") from error
+    result = measured[config.flip[0]] | speed
+    if len(measured) > 1:
+        result["flips"] = {flip: table.headline(of) for flip, of in measured.items()}
+    return result
+
+
+def _measure(
+    config: ConfigDict, views: Float32[np.ndarray, "n v d"], flip: str, benchmark: AnyBenchmark
+) -> dict[str, Any]:
+    if isinstance(benchmark, Benchmark):
+        return measure(fuse(views, flip), benchmark, config.replicates if flip == config.flip[0] else 0)
+    return measure_templates(
+        together(views, flip),
+        benchmark,
+        norm_weighting=config.norm_weighting,
+        detector_weighting=config.detector_weighting,
+    )
+
+
+def _hardest(result: dict[str, Any], benchmark: Benchmark) -> list[dict[str, Any]]:
+    """The pairs of `measure.hardest` with their pictures' names and pixels."""
+    found = []
+    for pair in result["hardest"]:
+        sides = benchmark.pairs.first[pair["pair"]], benchmark.pairs.second[pair["pair"]]
+        named = [benchmark.names[i] for i in sides]
+        found.append(pair | {"names": named, "pictures": [benchmark.images[i] for i in sides]})
+    return found
 
 
 def pixels(images: UInt8[np.ndarray, "n s s 3"]) -> Float32[np.ndarray, "n d"]:
@@ -121,12 +175,8 @@ def pixels(images: UInt8[np.ndarray, "n s s 3"]) -> Float32[np.ndarray, "n d"]:
     return flat / np.linalg.norm(flat, axis=1, keepdims=True).clip(1e-12)
 
 
-def _headline(result: dict[str, Any]) -> dict[str, float]:
-    return {key: result[key] for key in ("accuracy", "std", "tar_at_far_1e-3")}
-
-
 def _features(
-    config: ConfigDict, workdir: epath.Path, name: str, network: Network, benchmark: Benchmark
+    config: ConfigDict, workdir: epath.Path, name: str, network: Network, benchmark: AnyBenchmark
 ) -> tuple[Float32[np.ndarray, "n v d"], dict[str, float]]:
     """Embeddings of a benchmark's pictures, from the cache where it holds just these, and how fast they were made."""
     path = workdir / "verification" / "embeddings" / f"{name}_{benchmark.name}.npz"
@@ -142,6 +192,7 @@ def _features(
         network,
         benchmark.images,
         batch_size=config.batch_size,
+        whole_batches=True,
         mirror=mirror,
         progress=f"{name} on {benchmark.name}",
     )
@@ -154,23 +205,3 @@ def _features(
     if mesh.is_lead():
         files.write_npz(path, features=views, key=np.array(key), **{word: np.array(x) for word, x in speed.items()})
     return views, speed
-
-
-def _lines(table: dict[str, dict[str, dict[str, float]]]) -> list[str]:
-    """The table as a person reads it."""
-    lines = []
-    labels = [f"{name} {flip}".strip() for rows in table.values() for name, row in rows.items() for flip in _flips(row)]
-    width = max(map(len, labels), default=0)
-    for benchmark, rows in table.items():
-        lines.append(f"{benchmark:<{width + 2}} {'accuracy':>16} {'TAR at FAR 1e-3':>17}")
-        for name, row in sorted(rows.items(), key=lambda item: -item[1]["accuracy"]):
-            for flip, figures in _flips(row).items():
-                accuracy = f"{100 * figures['accuracy']:.2f} +- {100 * figures['std']:.2f} %"
-                tar = f"{100 * figures['tar_at_far_1e-3']:.1f} %"
-                lines.append(f"  {f'{name} {flip}'.strip():<{width}} {accuracy:>16} {tar:>17}")
-    return lines
-
-
-def _flips(row: dict[str, Any]) -> dict[str, dict[str, float]]:
-    """A network's figures by its ways of putting picture and mirror image together; nameless where it has one."""
-    return row.get("flips", {"": row})

@@ -1,24 +1,31 @@
-"""Verification accuracy as the face recognition literature reports it: InsightFace's ten-fold protocol.
+"""Verification of pairs as the face recognition literature reports it, and beside it without its approximations.
 
-Pairs are accepted when their squared Euclidean distance is strictly below a threshold which is chosen on the
-other folds. Distances and rates are computed in float64.
+`insightface` in results names InsightFace's verification.py: thresholds on a grid of squared Euclidean distances, pairs
+accepted strictly below, folds in the order of the pairs. `exact` names what it approximates: a threshold may lie
+anywhere between two distances, and the rates at a false match rate are counted over all pairs, without interpolation.
+Distances are computed in float64, summed in NumPy's order, so that ties with the grid fall as they do there.
 """
 
 from __future__ import annotations
 
+import concurrent.futures
 import dataclasses
+import os
 
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Num
+from jaxtyping import Array, Bool, Float, Float64, Int, Num
 
 from sface_jax.core.errors import UserError
 from sface_jax.verification import curves
+from sface_jax.verification.sweep import Sweep, sweep
 
-Embeddings = Num[Array | np.ndarray, "p d"]
-Same = Bool[Array | np.ndarray, " p"]
+Embeddings = Num[Array | np.ndarray, "_p _d"]
+Same = Bool[Array | np.ndarray, " _p"]
 
 ACCURACY_GRID = np.arange(0, 4, 0.01)
 RATE_GRID = np.arange(0, 4, 0.001)
+
+_ROWS = 128  # pairs whose differences stay in a core's cache
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +64,156 @@ class TrueAcceptRate:
     thresholds: Float[np.ndarray, " folds"]
 
 
-def kfold_accuracy(a: Embeddings, b: Embeddings, same: Same, folds: int = 10) -> Accuracy:
+@dataclasses.dataclass(frozen=True)
+class Comparisons:
+    """Compared pairs, counted at every threshold; each figure of the protocol is a method of it.
+
+    Attributes:
+        distance: squared Euclidean distance of each pair.
+        same: whether it is mated.
+        fold: of each pair.
+        folds: how many.
+        sweep: counts by fold: of non-mated pairs, then of mated ones.
+    """
+
+    distance: Float64[np.ndarray, " p"]
+    same: Bool[np.ndarray, " p"]
+    fold: Int[np.ndarray, " p"]
+    folds: int
+    sweep: Sweep
+
+    def accuracy(self) -> Accuracy:
+        """InsightFace's accuracy, see `kfold_accuracy`."""
+        impostor, genuine = self._below(ACCURACY_GRID)
+        pairs = self._pairs()
+        correct = self._correct(genuine, impostor)
+        best = np.argmax(correct.sum(0) - correct, axis=1)
+        per_fold = correct[np.arange(self.folds), best] / pairs
+        return Accuracy(float(per_fold.mean()), float(per_fold.std()), per_fold, ACCURACY_GRID[best])
+
+    def exact_accuracy(self) -> Accuracy:
+        """Accuracy with the threshold of each fold halfway between two neighbouring distances of the other folds.
+
+        Of the places where those are separated best, the one at the lowest distance is taken.
+        """
+        ends = self.sweep.ends()
+        impostor, genuine = self.sweep.accepted[:, ends].reshape(2, self.folds, -1)
+        correct = self._correct(genuine, impostor)
+        best = ends[np.argmax(correct.sum(0) - correct, axis=1)]  # how many of the lowest distances are accepted
+        fold = self.fold[self.sweep.order]
+        thresholds = np.array([self._between(count, fold != f) for f, count in enumerate(best.tolist())])
+        right = (self.distance < thresholds[self.fold]) == self.same
+        per_fold = np.bincount(self.fold, right, self.folds) / self._pairs()
+        return Accuracy(float(per_fold.mean()), float(per_fold.std()), per_fold, thresholds)
+
+    def tar_at_far(self, far: float = 1e-3) -> TrueAcceptRate:
+        """InsightFace's true accept rate, see the function `tar_at_far`."""
+        impostor, _ = self._below(RATE_GRID)
+        impostors, genuines = self.sweep.accepted[:, -1].reshape(2, self.folds)
+        rates = (impostor.sum(0) - impostor) / np.maximum(impostors.sum() - impostors, 1)[:, None]
+        thresholds = np.array([_threshold_at(of_training, far) for of_training in rates])
+        below = self.distance < thresholds[self.fold]
+        with np.errstate(invalid="ignore"):
+            tar = np.bincount(self.fold, below & self.same, self.folds) / genuines
+            reached = np.bincount(self.fold, below & ~self.same, self.folds) / impostors
+        mean, std, reached = (float(figure) for figure in (np.nanmean(tar), np.nanstd(tar), np.nanmean(reached)))
+        return TrueAcceptRate(mean, std, reached, tar, thresholds)
+
+    def grid_roc(self) -> tuple[Float[np.ndarray, " 400"], Float[np.ndarray, " 400"]]:
+        """InsightFace's ROC: false and true accept rates at `ACCURACY_GRID`, means over the folds that have them."""
+        counts = self._below(ACCURACY_GRID)
+        totals = self.sweep.accepted[:, -1].reshape(2, self.folds, 1)
+        with np.errstate(invalid="ignore"):
+            fpr, tpr = np.nanmean(counts / totals, axis=1)
+        return fpr, tpr
+
+    def points(self) -> curves.OperatingPoints:
+        """What is accepted at every threshold on the negative squared distance, over all pairs."""
+        ends = self.sweep.ends()
+        impostor, genuine = self.sweep.accepted.reshape(2, self.folds, -1).sum(1)[:, ends[::-1]]
+        # with k pairs accepted, the lowest threshold that does so is the score of the k-th
+        scores = np.append(-self.sweep.distances[ends[:0:-1] - 1], np.inf)
+        return curves.OperatingPoints(scores, impostor, genuine)
+
+    def _below(self, grid: Float[np.ndarray, " t"]) -> Int[np.ndarray, "2 folds t"]:
+        return self.sweep.below(grid).reshape(2, self.folds, -1)
+
+    def _pairs(self) -> Int[np.ndarray, " folds"]:
+        return self.sweep.accepted[:, -1].reshape(2, self.folds).sum(0)
+
+    def _correct(
+        self, genuine: Int[np.ndarray, "folds t"], impostor: Int[np.ndarray, "folds t"]
+    ) -> Int[np.ndarray, "folds t"]:
+        """Right decisions: accepted mated and rejected non-mated pairs."""
+        return genuine - impostor + self.sweep.accepted[: self.folds, -1:]
+
+    def _between(self, count: int, training: Bool[np.ndarray, " p"]) -> float:
+        """Halfway between the neighbours, among the training pairs, of the gap behind the `count` lowest distances."""
+        low = self.sweep.distances[:count][training[:count]]
+        high = self.sweep.distances[count:][training[count:]]
+        if not len(low):
+            return 0.0
+        if not len(high):
+            return float(np.nextafter(low[-1], np.inf))
+        return float(max((low[-1] + high[0]) / 2, np.nextafter(low[-1], np.inf)))
+
+
+def compare(a: Embeddings, b: Embeddings, same: Same, folds: int = 10, *, uneven: bool = False) -> Comparisons:
+    """Compares pairs, and counts them at every threshold.
+
+    Args:
+        a: embeddings of the first picture of each pair.
+        b: embeddings of the second pictures.
+        same: whether the two show one person.
+        folds: contiguous blocks of pairs in the given order.
+        uneven: allow a number of pairs that is no multiple of `folds`: the first P mod `folds` have one pair more.
+
+    Raises:
+        UserError: the numbers of embeddings and labels differ, an embedding is not finite, all pairs are of one kind,
+            or the folds do not divide the pairs.
+    """
+    a, b, same = np.asarray(a), np.asarray(b), np.asarray(same, bool)
+    if not (a.ndim == 2 and a.shape == b.shape and same.shape == (len(a),)):
+        raise UserError(
+            f"first and second embeddings of shapes {a.shape} and {b.shape} do not go with {len(same)} labels: each "
+            "pair needs two embeddings of one length, and one label"
+        )
+    check_folds(len(a), folds, uneven)
+    if same.all() or not same.any():
+        raise UserError(
+            f"all {len(same)} pairs are {'mated' if same.all() else 'non-mated'}: a benchmark needs pairs of the same "
+            "person and pairs of different people, check the labels"
+        )
+    distance = _distances(a, b)
+    broken = np.flatnonzero(~np.isfinite(distance))
+    if len(broken):
+        raise UserError(
+            f"the embeddings of {len(broken)} of {len(a)} pairs are not finite, the first of them pair {broken[0]}: "
+            "check the network's weights and its preprocessing"
+        )
+    fold = np.repeat(np.arange(folds), [len(part) for part in np.array_split(np.empty(len(a)), folds)])
+    return Comparisons(distance, same, fold, folds, sweep(distance, same * folds + fold, 2 * folds))
+
+
+def check_folds(pairs: int, folds: int, uneven: bool = False) -> None:
+    """Refuses folds that do not divide the pairs.
+
+    Raises:
+        UserError: see above.
+    """
+    if folds < 2 or pairs < folds:
+        raise UserError(f"{folds} folds need at least 2 folds and {max(folds, 2)} pairs, got {pairs} pairs")
+    if pairs % folds and not uneven:
+        divisors = [n for n in range(2, min(pairs, 100) + 1) if pairs % n == 0]
+        nearest = sorted(sorted(divisors, key=lambda n: abs(n - folds))[:2])
+        use = f"use {' or '.join(map(str, nearest))} folds, or " if nearest else ""
+        raise UserError(
+            f"{pairs} pairs do not divide into {folds} folds: {use}allow folds of unequal length, as InsightFace has "
+            "them (uneven_folds=True)"
+        )
+
+
+def kfold_accuracy(a: Embeddings, b: Embeddings, same: Same, folds: int = 10, *, uneven: bool = False) -> Accuracy:
     """Accuracy with the threshold of each fold chosen on the others (`evaluate` of InsightFace's verification.py).
 
     Thresholds are 0, 0.01, ... 3.99; among equally accurate ones the lowest is taken.
@@ -66,28 +222,26 @@ def kfold_accuracy(a: Embeddings, b: Embeddings, same: Same, folds: int = 10) ->
         a: embeddings of the first picture of each pair, L2-normalised for the thresholds to make sense.
         b: embeddings of the second pictures.
         same: whether the two show one person.
-        folds: contiguous blocks of pairs in the given order; the first P mod `folds` have one pair more.
+        folds: see `compare`.
+        uneven: see `compare`.
 
     Raises:
-        UserError: there are fewer pairs than folds.
+        UserError: see `compare`.
     """
-    distance, same, fold = _distances(a, b, same, folds)
-    genuine = _accepted(distance[same], fold[same], folds, ACCURACY_GRID)
-    impostor = _accepted(distance[~same], fold[~same], folds, ACCURACY_GRID)
-    genuines, pairs = np.bincount(fold[same], minlength=folds), np.bincount(fold, minlength=folds)
-    # correct[f, t] = accepted genuine + rejected impostor pairs of fold f
-    correct = genuine - impostor + (pairs - genuines)[:, None]
-    best = np.argmax(correct.sum(0) - correct, axis=1)
-    per_fold = correct[np.arange(folds), best] / pairs
-    return Accuracy(float(per_fold.mean()), float(per_fold.std()), per_fold, ACCURACY_GRID[best])
+    return compare(a, b, same, folds, uneven=uneven).accuracy()
+
+
+def exact_accuracy(a: Embeddings, b: Embeddings, same: Same, folds: int = 10, *, uneven: bool = False) -> Accuracy:
+    """Accuracy with thresholds that may lie anywhere, see `Comparisons.exact_accuracy`; arguments as `kfold_accuracy`.
+
+    Raises:
+        UserError: see `compare`.
+    """
+    return compare(a, b, same, folds, uneven=uneven).exact_accuracy()
 
 
 def tar_at_far(
-    a: Embeddings,
-    b: Embeddings,
-    same: Same,
-    far: float = 1e-3,
-    folds: int = 10,
+    a: Embeddings, b: Embeddings, same: Same, far: float = 1e-3, folds: int = 10, *, uneven: bool = False
 ) -> TrueAcceptRate:
     """True accept rate at a false accept rate, the threshold of each fold interpolated on the others.
 
@@ -100,25 +254,13 @@ def tar_at_far(
         b: embeddings of the second pictures.
         same: whether the two show one person.
         far: wanted false accept rate, in (0, 1).
-        folds: as in `kfold_accuracy`.
+        folds: see `compare`.
+        uneven: see `compare`.
 
     Raises:
-        UserError: there are fewer pairs than folds, or no genuine or no impostor pair at all.
+        UserError: see `compare`.
     """
-    distance, same, fold = _distances(a, b, same, folds)
-    if same.all() or not same.any():
-        raise UserError("TAR at FAR needs pairs of the same and pairs of different people: check the pairs file")
-    impostor = _accepted(distance[~same], fold[~same], folds, RATE_GRID)
-    impostors = np.bincount(fold[~same], minlength=folds)
-    genuines = np.bincount(fold[same], minlength=folds)
-    train_accepts, train_impostors = impostor.sum(0) - impostor, impostors.sum() - impostors
-    train_rates = train_accepts / np.maximum(train_impostors, 1)[:, None]
-    thresholds = np.array([_threshold_at(rates, far) for rates in train_rates])
-    below = distance < thresholds[fold]
-    with np.errstate(invalid="ignore"):
-        tar = np.bincount(fold[same], below[same], folds) / genuines
-        reached = np.bincount(fold[~same], below[~same], folds) / impostors
-    return TrueAcceptRate(float(np.nanmean(tar)), float(np.nanstd(tar)), float(np.nanmean(reached)), tar, thresholds)
+    return compare(a, b, same, folds, uneven=uneven).tar_at_far(far)
 
 
 def roc(
@@ -130,37 +272,47 @@ def roc(
         False match rates and true match rates, both rising from 0 to 1, at most `points` of each.
 
     Raises:
-        UserError: no genuine or no impostor pair.
+        UserError: see `compare`.
     """
-    distance, same, _ = _distances(a, b, same, folds=1)
-    if same.all() or not same.any():
-        raise UserError("a ROC curve needs pairs of the same and pairs of different people: check the pairs file")
-    all_points = curves.operating_points(-distance[same], -distance[~same])
-    fmr, fnmr = all_points.fmr, all_points.fnmr
-    kept = curves.thin(fmr, fnmr, points)[::-1]
-    return fmr[kept], 1 - fnmr[kept]
+    found = compare(a, b, same, folds=2, uneven=True).points()
+    kept = curves.thin(found.fmr, found.fnmr, points)[::-1]
+    return found.fmr[kept], 1 - found.fnmr[kept]
 
 
-def _distances(
-    a: Embeddings, b: Embeddings, same: Same, folds: int
-) -> tuple[Float[np.ndarray, " p"], Bool[np.ndarray, " p"], Int[np.ndarray, " p"]]:
-    """Squared Euclidean distances, the booleans and the fold of each pair."""
-    a, b, same = np.asarray(a, np.float64), np.asarray(b, np.float64), np.asarray(same, bool)
-    if not (a.shape == b.shape and a.ndim == 2 and same.shape == (len(a),)):
-        raise ValueError(f"a, b and same must be [p, d], [p, d] and [p], got {a.shape}, {b.shape} and {same.shape}")
-    if len(a) < max(folds, 1):
-        raise UserError(f"{folds} folds need at least {folds} pairs, got {len(a)}: use more pairs or fewer folds")
-    fold = np.repeat(np.arange(folds), [len(part) for part in np.array_split(np.arange(len(a)), folds)])
-    return np.square(a - b).sum(1), same, fold
+def grid_roc(
+    a: Embeddings, b: Embeddings, same: Same, folds: int = 10, *, uneven: bool = False
+) -> tuple[Float[np.ndarray, " 400"], Float[np.ndarray, " 400"]]:
+    """InsightFace's ROC, see `Comparisons.grid_roc`; arguments as `kfold_accuracy`.
+
+    Returns:
+        False and true accept rates at each of the `ACCURACY_GRID`.
+
+    Raises:
+        UserError: see `compare`.
+    """
+    return compare(a, b, same, folds, uneven=uneven).grid_roc()
 
 
-def _accepted(
-    distance: Float[np.ndarray, " p"], fold: Int[np.ndarray, " p"], folds: int, grid: Float[np.ndarray, " t"]
-) -> Int[np.ndarray, "folds t"]:
-    """How many pairs of each fold have a distance strictly below each threshold of the grid."""
-    first = np.searchsorted(grid, distance, side="right")  # index of the first threshold above the distance
-    cells = np.bincount(fold * (len(grid) + 1) + first, minlength=folds * (len(grid) + 1))
-    return np.cumsum(cells.reshape(folds, -1), axis=1)[:, :-1]
+def _distances(a: Num[np.ndarray, "p d"], b: Num[np.ndarray, "p d"]) -> Float64[np.ndarray, " p"]:
+    """sum((a - b)^2) in float64, in blocks that stay in the cache, on all cores."""
+    found = np.empty(len(a))
+
+    def fill(start: int, end: int) -> None:
+        first, second = np.empty((2, _ROWS, a.shape[1]))
+        for at in range(start, end, _ROWS):
+            rows = slice(at, min(at + _ROWS, end))
+            x, y = first[: rows.stop - at], second[: rows.stop - at]
+            np.copyto(x, a[rows])
+            np.copyto(y, b[rows])
+            x -= y
+            x *= x
+            x.sum(1, out=found[rows])
+
+    cores = min(os.cpu_count() or 1, -(-len(a) // (4 * _ROWS)) or 1)
+    bounds = [len(a) * core // cores for core in range(cores + 1)]
+    with concurrent.futures.ThreadPoolExecutor(cores) as pool:
+        list(pool.map(fill, bounds[:-1], bounds[1:]))
+    return found
 
 
 def _threshold_at(rate: Float[np.ndarray, " t"], far: float) -> float:

@@ -174,3 +174,25 @@ def test_classes_that_are_not_sampled_stay_as_they_are(toy, start):
     for now, before in ((state.params, start.params), (state.velocity, start.velocity)):
         changed = (np.asarray(now["head"]["weight"]) != before["head"]["weight"]).any(1)
         assert changed[0] and changed.sum() == 2
+
+
+def test_verification_on_the_way_changes_nothing_but_the_log(trained, toy, monkeypatch):
+    workdir, result = trained
+    seen = []
+
+    def open_judge(benchmarks, folder, size, batch_size):
+        assert (benchmarks, folder, size, batch_size) == (("heldout",), workdir, 16, 16)
+        return lambda of: seen.append(of) or {"heldout_accuracy": 0.5 + len(seen) / 100}
+
+    monkeypatch.setattr(dataset, "open", lambda path, *key: {"train": toy})
+    watched = config(workdir, name="watched", steps=30, verify_every=12)
+    again = train.run(watched, workdir, open_judge=open_judge)
+    assert again.pop("heldout_accuracy") == 0.53 and again.pop("network") == "watched"
+    assert {key: again[key] for key in again if "per_second" not in key} == {
+        key: result[key] for key in again if "per_second" not in key
+    }
+    log = [json.loads(line) for line in (workdir / "recognition/watched/metrics.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in log if "heldout_accuracy" in record] == [12, 24, 30]
+    plain, looked_at = (network.load(workdir / "recognition" / name) for name in ("authentic", "watched"))
+    assert jax.tree.all(jax.tree.map(lambda a, b: (a == b).all(), plain.variables, looked_at.variables))
+    assert seen[0].preprocessing == plain.preprocessing and seen[0].module == plain.module

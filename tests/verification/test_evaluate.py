@@ -1,16 +1,24 @@
 """Stage verify on a small work directory."""
 
+import functools
+import hashlib
+
 import numpy as np
 import pytest
 from etils import epath
 
 from configs import verify
-from sface_jax.core import files, pictures
+from sface_jax.core import files, mesh, pictures
 from sface_jax.core.errors import UserError
-from sface_jax.verification import evaluate
+from sface_jax.recognition import features
+from sface_jax.report.verification import write_page
+from sface_jax.verification import during, evaluate
 from sface_jax.verification.benchmarks import open_benchmark
 from sface_jax.verification.embed import fuse
+from tests.data import template_set
 from tests.verification import tiny
+
+run = functools.partial(evaluate.run, write_page=write_page)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +47,7 @@ def test_heldout_and_a_folder_with_an_lfw_pairs_file(workdir, tmp_path):
     files.write_text(tmp_path / "pairs.txt", "\n".join(["10", *same, *different]) + "\n")
 
     benchmarks = ("heldout", f"mine={tmp_path}/pairs.txt:{tmp_path}/faces")
-    table = evaluate.run(config(benchmarks=benchmarks, baselines=("pixels",)), workdir)
+    table = run(config(benchmarks=benchmarks, baselines=("pixels",)), workdir)
     assert set(table) == {"heldout", "mine"} and set(table["mine"]) == {"combined", "pixels"}
     document = files.read_json(workdir / "verification" / "combined.json")
     assert document["network"] == "combined" and document["preprocessing"]["size"] == tiny.SIZE
@@ -48,20 +56,93 @@ def test_heldout_and_a_folder_with_an_lfw_pairs_file(workdir, tmp_path):
         assert (found["folds"], found["pairs"], len(found["per_fold"])) == (10, pairs, 10)
         assert found["accuracy"] == table[name]["combined"]["accuracy"] == pytest.approx(np.mean(found["per_fold"]))
         assert found["roc"]["fmr"][0] == 0 and found["roc"]["tmr"][-1] == 1
+        low, high = found["interval_95"]["accuracy"]
+        assert low <= found["accuracy"] <= high and found["interval_95"]["subjects_from"] == "names"
+        assert found["exact"]["tmr_at_fmr"]["1e-1"]["supported"] is False
+    assert found["file_sha256"] == hashlib.sha256((tmp_path / "pairs.txt").read_bytes()).hexdigest()
+    assert set(document["protocols"]) == {"insightface", "exact"} and document["crop"] == 1
+    by_distance = [(pair["mated"], pair["distance"]) for pair in found["hardest"]]
+    assert by_distance == sorted(by_distance, key=lambda pair: (not pair[0], -pair[1] if pair[0] else pair[1]))
+    page = (workdir / "verification" / "index.html").read_text()
+    assert "mine" in page and "heldout" in page and "<img" not in page
+    told = (workdir / "verification" / "table.md").read_text()
+    assert f"{100 * table['mine']['combined']['accuracy']:.2f}" in told and "| mean |" in told
+
+
+def test_the_page_shows_people_only_where_it_may(workdir):
+    page = workdir / "verification" / "index.html"
+    run(config(show_authentic=True, baselines=("pixels",)), workdir)
+    assert page.read_text().count("<img") == 2 * 20  # ten of each kind
+    run(config(), workdir)
+    assert "<img" not in page.read_text()
+
+
+def test_the_table_keeps_networks_of_earlier_runs_on_the_same_files(workdir):
+    tiny.write_network(workdir / "recognition" / "other", seed=1)
+    run(config(networks=("other",)), workdir)
+    told = (workdir / "verification" / "table.md").read_text()
+    assert "| combined sum |" in told and "| other sum |" in told
+    document = files.read_json(workdir / "verification" / "combined.json")
+    document["benchmarks"]["heldout"]["file_sha256"] = "another file"
+    files.write_json(workdir / "verification" / "combined.json", document)
+    run(config(networks=("other",)), workdir)
+    assert "combined" not in (workdir / "verification" / "table.md").read_text()
+
+
+def test_another_preprocessing_and_crop_are_told_and_change_the_pictures(workdir):
+    plain = run(config(), workdir)
+    run(config(preprocessing="imagenet bgr", crop=0.7), workdir)
+    document = files.read_json(workdir / "verification" / "combined.json")
+    assert document["preprocessing"]["channel_order"] == "bgr" and document["crop"] == 0.7
+    assert document["preprocessing"]["mean"][2] == 0.485
+    found = document["benchmarks"]["heldout"]
+    assert run(config(), workdir) == plain
+    again = files.read_json(workdir / "verification" / "combined.json")["benchmarks"]["heldout"]
+    assert again["sha256"] != found["sha256"]
+
+
+def test_templates_beside_pairs(workdir, tmp_path):
+    images = np.stack([tiny.render(np.full(8, person), np.arange(8)) for person in range(6)])
+    folder = template_set.write(tmp_path / "set", images)
+    table = run(config(benchmarks=("heldout", f"ijb=templates:{folder}")), workdir)
+    assert table["ijb"]["combined"]["tar_at_far_1e-4"] <= 1 and "accuracy" not in table["ijb"]["combined"]
+    found = files.read_json(workdir / "verification" / "combined.json")["benchmarks"]["ijb"]
+    assert (found["templates"], found["pictures"], found["pairs"]) == (24, 48, 24 * 23 // 2)
+    assert found["identification"]["mean"]["rank_1"] > 0.5 and found["exact"]["tmr_at_fmr"]["1e-1"]["tmr"] > 0.5
+    assert "tiny_face_tid_mid.txt" in found["files_sha256"]
+    plain = config(benchmarks=(f"ijb=templates:{folder}",), norm_weighting=False, detector_weighting=False)
+    run(plain, workdir)
+    other = files.read_json(workdir / "verification" / "combined.json")["benchmarks"]["ijb"]
+    assert other["roc"] != found["roc"] and other["detector_weighting"] is False
+    assert "24 templates" in (workdir / "verification" / "index.html").read_text()
+    assert "| network | ijb |" in (workdir / "verification" / "table.md").read_text()
+    with pytest.raises(UserError, match="--config.crop=1.0"):
+        run(config(benchmarks=(f"ijb=templates:{folder}",), crop=0.8), workdir)
+
+
+def test_all_benchmarks_share_one_compiled_network(workdir):
+    judge = during.open_judge(("heldout",), workdir, tiny.SIZE, 8)
+    network = tiny.untrained()
+    features._compiled.cache_clear()
+    first = judge(network)
+    forward = features._compiled(network.module, network.preprocessing, True, mesh.make_mesh())
+    assert forward._cache_size() == 1
+    assert judge(tiny.untrained(seed=1)) != first and forward._cache_size() == 1
+    assert first["heldout_accuracy"] == run(config(networks=("combined",)), workdir)["heldout"]["combined"]["accuracy"]
 
 
 def test_embeddings_are_kept_until_something_changes(workdir, monkeypatch):
-    first = evaluate.run(config(), workdir)
+    first = run(config(), workdir)
     calls = []
     original = evaluate.features
     monkeypatch.setattr(evaluate, "features", lambda *args, **kwargs: calls.append(1) or original(*args, **kwargs))
-    assert evaluate.run(config(), workdir) == first and not calls
-    evaluate.run(config(flip=("none",)), workdir)
+    assert run(config(), workdir) == first and not calls
+    run(config(flip=("none",)), workdir)
     assert calls
 
 
 def test_ways_to_put_picture_and_mirror_image_together_are_told_by_name(workdir):
-    table = evaluate.run(config(flip=("concatenate", "sum")), workdir)
+    table = run(config(flip=("concatenate", "sum")), workdir)
     found = table["heldout"]["combined"]
     assert found["flips"]["concatenate"]["accuracy"] == found["accuracy"] and set(found["flips"]["sum"]) == {
         "accuracy",
@@ -88,8 +169,10 @@ def test_ways_to_put_picture_and_mirror_image_together_are_told_by_name(workdir)
         ({"benchmarks": ("lfw=nowhere.txt:nowhere",)}, "there is no pairs file nowhere.txt"),
         ({"benchmarks": ()}, "--config.benchmarks"),
         ({"baselines": ("eigenfaces",)}, "no baseline eigenfaces"),
+        ({"preprocessing": "imagnet"}, "no word 'imagnet'"),
+        ({"det_axes": "probit"}, "log, normal"),
     ],
 )
 def test_mistakes_are_told(workdir, changes, message):
     with pytest.raises(UserError, match=message):
-        evaluate.run(config(**changes), workdir)
+        run(config(**changes), workdir)

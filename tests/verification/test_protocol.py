@@ -1,4 +1,4 @@
-"""The k-fold protocol: parity with the reference numbers, and its definition written out as loops."""
+"""The protocol of pairs: parity with the reference numbers, and its definition written out as loops."""
 
 from pathlib import Path
 
@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from sface_jax.core.errors import UserError
 from sface_jax.verification import curves, protocol
+from sface_jax.verification.sweep import sweep
 
 FIXTURE = Path(__file__).parents[3] / "shared/fixtures/recognition/verification.npz"
 
@@ -18,49 +19,126 @@ FIXTURE = Path(__file__).parents[3] / "shared/fixtures/recognition/verification.
 def test_parity_with_reference(case):
     reference = np.load(FIXTURE)
     embeddings, same = reference[f"{case}__embeddings"], reference[f"{case}__issame"]
-    accuracy = protocol.kfold_accuracy(embeddings[::2], embeddings[1::2], same)
-    np.testing.assert_allclose(accuracy.per_fold, reference[f"{case}__accuracy"], atol=1e-9)
-    np.testing.assert_allclose(accuracy.mean, reference[f"{case}__acc_mean"], atol=1e-9)
-    np.testing.assert_allclose(accuracy.std, reference[f"{case}__acc_std"], atol=1e-9)
-    expected = reference["thresholds_roc"][reference[f"{case}__best_index"]]
-    np.testing.assert_array_equal(accuracy.thresholds, expected)
-    tar = protocol.tar_at_far(embeddings[::2], embeddings[1::2], same)
-    np.testing.assert_allclose(tar.mean, reference[f"{case}__val"], atol=1e-9)
-    np.testing.assert_allclose(tar.std, reference[f"{case}__val_std"], atol=1e-9)
-    np.testing.assert_allclose(tar.far, reference[f"{case}__far"], atol=1e-9)
-    np.testing.assert_allclose(tar.thresholds, reference[f"{case}__val_thresholds"], atol=1e-9)
+    a, b = embeddings[::2], embeddings[1::2]
+    accuracy = protocol.kfold_accuracy(a, b, same)
+    tar = protocol.tar_at_far(a, b, same)
+    fpr, tpr = protocol.grid_roc(a, b, same)
+    for found, name in [
+        (accuracy.per_fold, "accuracy"),
+        (accuracy.mean, "acc_mean"),
+        (accuracy.std, "acc_std"),
+        (tar.mean, "val"),
+        (tar.std, "val_std"),
+        (tar.far, "far"),
+        (tar.thresholds, "val_thresholds"),
+        (fpr, "fpr"),
+        (tpr, "tpr"),
+    ]:
+        np.testing.assert_allclose(found, reference[f"{case}__{name}"], atol=1e-9, err_msg=name)
+    np.testing.assert_array_equal(accuracy.thresholds, reference["thresholds_roc"][reference[f"{case}__best_index"]])
 
 
-def pairs_of_vectors(seed: int, pairs: int, noise: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def pairs_of_vectors(seed: int, pairs: int, noise: float, tied: bool = False) -> tuple[np.ndarray, ...]:
+    """Pairs of unit vectors; or, where `tied`, of points on a coarse grid: few distances, most of them thresholds."""
     rng = np.random.default_rng(seed)
-    same = np.arange(pairs) % 2 == 0
+    same = rng.permutation(np.arange(pairs) % 2 == 0)
+    if tied:
+        a, b = rng.integers(0, 3, (2, pairs, 3)) / 2
+        return a, np.where(same[:, None] & (rng.random((pairs, 1)) > noise / 2), a, b), same
     a = rng.standard_normal((pairs, 8))
     b = np.where(same[:, None], a, rng.standard_normal((pairs, 8))) + noise * rng.standard_normal((pairs, 8))
     return a / np.linalg.norm(a, axis=1, keepdims=True), b / np.linalg.norm(b, axis=1, keepdims=True), same
 
 
-@settings(max_examples=15, deadline=None)
-@given(seed=st.integers(0, 10_000), pairs=st.integers(20, 90), noise=st.floats(0, 1.5))
-def test_accuracy_is_what_loops_over_thresholds_and_folds_give(seed, pairs, noise):
-    a, b, same = pairs_of_vectors(seed, pairs, noise)
+CASES = {
+    "seed": st.integers(0, 10_000),
+    "pairs": st.integers(20, 90),
+    "noise": st.floats(0, 1.5),
+    "tied": st.booleans(),
+}
+
+
+def folds_of(pairs: int):
+    """(test, training) positions of ten contiguous folds."""
+    return [(test, np.setdiff1d(np.arange(pairs), test)) for test in np.array_split(np.arange(pairs), 10)]
+
+
+@settings(max_examples=25, deadline=None)
+@given(**CASES)
+def test_accuracy_is_what_loops_over_thresholds_and_folds_give(seed, pairs, noise, tied):
+    a, b, same = pairs_of_vectors(seed, pairs, noise, tied)
     distance = np.sum((a - b) ** 2, axis=1)
     expected, chosen = [], []
-    for test in np.array_split(np.arange(pairs), 10):
-        train = np.setdiff1d(np.arange(pairs), test)
+    for test, train in folds_of(pairs):
         right = [np.mean((distance[train] < t) == same[train]) for t in protocol.ACCURACY_GRID]
         chosen.append(protocol.ACCURACY_GRID[int(np.argmax(right))])
         expected.append(np.mean((distance[test] < chosen[-1]) == same[test]))
-    result = protocol.kfold_accuracy(a, b, same)
+    result = protocol.kfold_accuracy(a, b, same, uneven=True)
     np.testing.assert_array_equal(result.thresholds, chosen)
-    np.testing.assert_allclose(result.per_fold, expected)
-    mirrored = protocol.kfold_accuracy(b, a, same)
-    assert mirrored.mean == result.mean
+    np.testing.assert_array_equal(result.per_fold, expected)
+    assert protocol.kfold_accuracy(b, a, same, uneven=True).mean == result.mean
+
+
+@settings(max_examples=25, deadline=None)
+@given(**CASES)
+def test_exact_accuracy_separates_the_other_folds_as_well_as_any_threshold(seed, pairs, noise, tied):
+    a, b, same = pairs_of_vectors(seed, pairs, noise, tied)
+    distance = np.sum((a - b) ** 2, axis=1)
+    result = protocol.exact_accuracy(a, b, same, uneven=True)
+    every = np.append(distance, np.inf)
+    for (test, train), threshold, accuracy in zip(folds_of(pairs), result.thresholds, result.per_fold, strict=True):
+        right = max(np.mean((distance[train] < t) == same[train]) for t in every)
+        assert np.mean((distance[train] < threshold) == same[train]) == right
+        lower = distance[train][distance[train] < threshold]
+        assert all(np.mean((distance[train] < t) == same[train]) < right for t in lower)
+        assert accuracy == np.mean((distance[test] < threshold) == same[test])
+
+
+@settings(max_examples=25, deadline=None)
+@given(**CASES, far=st.sampled_from([0.0, 0.01, 0.1, 0.5]))
+def test_tar_at_far_is_what_loops_give(seed, pairs, noise, tied, far):
+    a, b, same = pairs_of_vectors(seed, pairs, noise, tied)
+    distance = np.sum((a - b) ** 2, axis=1)
+    result = protocol.tar_at_far(a, b, same, far, uneven=True)
+    for (test, train), threshold, tar in zip(folds_of(pairs), result.thresholds, result.per_fold, strict=True):
+        strangers = distance[train][~same[train]]
+        rates = np.array([np.mean(strangers < t) for t in protocol.RATE_GRID])
+        expected = 0.0
+        if rates.max() >= far:
+            last = np.flatnonzero(rates <= far)[-1]
+            expected = protocol.RATE_GRID[last]
+            if rates[last] < far and last + 1 < len(rates):
+                ends = protocol.RATE_GRID[last : last + 2]
+                expected = np.interp(far, rates[last : last + 2], ends)
+        assert threshold == pytest.approx(expected, abs=1e-12)
+        mated = distance[test][same[test]]
+        assert np.isnan(tar) if not len(mated) else tar == np.mean(mated < threshold)
+
+
+@settings(max_examples=25, deadline=None)
+@given(**CASES)
+def test_points_are_those_of_all_scores(seed, pairs, noise, tied):
+    a, b, same = pairs_of_vectors(seed, pairs, noise, tied)
+    compared = protocol.compare(a, b, same, uneven=True)
+    expected = curves.operating_points(-compared.distance[same], -compared.distance[~same])
+    for found, wanted in zip(compared.points(), expected, strict=True):
+        np.testing.assert_array_equal(found, wanted)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.floats(0, 1e300) | st.sampled_from([0.0, -0.0, 0.01, 0.1 + 0.2, 0.3]), min_size=1, max_size=40))
+def test_distances_are_sorted_to_the_last_bit(values):
+    distances, group = np.array(values), np.arange(len(values)) % 3
+    found = sweep(distances, group, 3)
+    np.testing.assert_array_equal(found.distances, np.sort(distances))
+    expected = [[np.sum(distances[group == g] < t) for t in distances] for g in range(3)]
+    np.testing.assert_array_equal(found.below(distances), expected)
 
 
 def test_separated_pairs_are_all_right():
     a, b, same = pairs_of_vectors(0, 200, 0.01)
     b[~same] = np.concatenate([-a[~same, 4:], a[~same, :4]], axis=1)  # orthogonal: distance 2
-    assert protocol.kfold_accuracy(a, b, same).mean == 1
+    assert protocol.kfold_accuracy(a, b, same).mean == protocol.exact_accuracy(a, b, same).mean == 1
     assert protocol.tar_at_far(a, b, same).mean == 1
     fmr, tmr = protocol.roc(a, b, same)
     assert tmr[fmr == 0].max() == 1
@@ -74,12 +152,25 @@ def test_a_far_that_is_never_reached_accepts_nothing():
     assert result.mean == 0 and result.far == 0 and not result.thresholds.any()
 
 
-def test_too_few_or_one_sided_pairs_are_refused():
-    a, b, same = pairs_of_vectors(0, 9, 0.1)
-    with pytest.raises(UserError, match="10 folds need at least 10 pairs, got 9"):
-        protocol.kfold_accuracy(a, b, same)
-    with pytest.raises(UserError, match="different people"):
-        protocol.tar_at_far(np.ones((20, 2)), np.ones((20, 2)), np.ones(20, bool))
+def test_bad_input_is_one_clear_line():
+    a, b, same = pairs_of_vectors(0, 20, 0.1)
+    broken = a.copy()
+    broken[3, 1] = np.nan
+    for figure in (protocol.kfold_accuracy, protocol.exact_accuracy, protocol.tar_at_far, protocol.grid_roc):
+        for arguments, told in [
+            ((a[:9], b[:9], same[:9]), "at least 2 folds and 10 pairs, got 9 pairs"),
+            ((a[:18], b[:18], same[:18]), "18 pairs do not divide into 10 folds: use 6 or 9 folds, or allow"),
+            ((a[:19], b[:19], same[:19]), "19 pairs do not divide into 10 folds: use 19 folds, or allow"),
+            ((a, b, same[:19]), r"shapes \(20, 8\) and \(20, 8\) do not go with 19 labels"),
+            ((a, b[:19], same), r"shapes \(20, 8\) and \(19, 8\)"),
+            ((a, b[:, :5], same), r"\(20, 8\) and \(20, 5\)"),
+            ((a, b, np.ones(20, bool)), "all 20 pairs are mated"),
+            ((a, b, np.zeros(20, bool)), "all 20 pairs are non-mated"),
+            ((broken, b, same), "embeddings of 1 of 20 pairs are not finite, the first of them pair 3"),
+        ]:
+            with pytest.raises(UserError, match=told) as error:
+                figure(*arguments)
+            assert "\n" not in str(error.value)
 
 
 @settings(max_examples=20, deadline=None)

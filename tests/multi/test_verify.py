@@ -1,0 +1,43 @@
+"""Verification tells the same figures whatever the devices and processes."""
+
+import shutil
+
+import numpy as np
+from etils import epath
+
+from tests.data import template_set
+from tests.multi.launch import launch
+from tests.verification import tiny
+
+
+def test_figures_do_not_depend_on_devices_or_processes(tmp_path):
+    work = epath.Path(tmp_path / "work")
+    tiny.write_dataset(work / "authentic", {"train": 2, "heldout": 6}, each=5)
+    tiny.write_pairs(work / "authentic")
+    tiny.write_network(work / "recognition" / "combined")
+    images = np.stack([tiny.render(np.full(8, person), np.arange(8)) for person in range(4)])
+    folder = template_set.write(tmp_path / "set", images)
+    found = []
+    for name, options in {"one": {}, "eight": {"devices": 8}, "two": {"processes": 2, "devices": 2}}.items():
+        shutil.copytree(work, tmp_path / name)
+        found += launch("verify_worker", tmp_path / name, folder, **options)
+    assert [one["devices"] for one in found] == [1, 8, 4, 4]
+    for one in found[1:]:
+        _close(one["told"], found[0]["told"])
+        _close(one["table"], found[0]["table"])
+
+
+def _close(a, b):
+    """Counts and words are equal, other numbers to rounding."""
+    if isinstance(a, dict):
+        assert a.keys() == b.keys()
+        for key in a:
+            _close(a[key], b[key])
+    elif isinstance(a, list):
+        assert len(a) == len(b)
+        for one, other in zip(a, b, strict=True):
+            _close(one, other)
+    elif isinstance(a, float):
+        assert abs(a - b) < 1e-5
+    else:
+        assert a == b
