@@ -19,7 +19,7 @@ from absl import logging
 from etils import epath
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from sface_jax.convert import array_files, torch_files
+from sface_jax.convert import array_files, onnx_networks, torch_files
 from sface_jax.convert.recognizer_entries import entries
 from sface_jax.core.errors import UserError
 from sface_jax.core.files import PathLike, read_json
@@ -52,17 +52,18 @@ def load(
     """Loads a recogniser: an iResNet (with squeeze-excitation or without) or a MobileFaceNet.
 
     Args:
-        source: a file of a state dict (`.pth`, `.pt`, `.safetensors`, `.npz`), the folder of a recogniser trained
-            here, or a mapping of names to arrays. A state dict may be an entry ("state_dict", "model", ...) of a larger
-            dict, and its names may share a prefix ("module.", "backbone.", ...). What a state dict cannot tell is read
-            from the `.json` beside the file, where `convert.export` wrote one.
+        source: a file of a state dict (`.pth`, `.pt`, `.safetensors`, `.npz`), an `.onnx` file (see
+            `onnx_networks.read`), the folder of a recogniser trained here, or a mapping of names to arrays. A state
+            dict may be an entry ("state_dict", "model", ...) of a larger dict, and its names may share a prefix
+            ("module.", "backbone.", ...). What a state dict cannot tell is read from the `.json` beside the file,
+            where `convert.export` wrote one.
         preprocessing: of a state dict without that; None is what the published networks want:
             (x / 255 - 0.5) / 0.5, RGB, and ImageNet's mean and deviation for a MobileFaceNet with ReLU6.
         **attributes: of the module, what a state dict cannot tell: dropout, dtype, an iResNet's strides.
 
     Returns:
-        The module, its variables {"params", "batch_stats"} (float32), and the preprocessing: `module.apply(variables,
-        preprocessing(pictures), train=False)` are embeddings, not normalised.
+        The module, its variables {"params", "batch_stats"} (float32; an `.onnx` file has none), and the preprocessing:
+        `module.apply(variables, preprocessing(pictures), train=False)` are embeddings, not normalised.
 
     Raises:
         UserError: there is no such network, or an entry is missing, left over or of another shape.
@@ -73,6 +74,9 @@ def load(
     if path.is_dir():
         found = network.load(path)
         return found.module, found.variables, found.preprocessing
+    if path.suffix == onnx_networks.SUFFIX:
+        found = onnx_networks.read(path)
+        return found.module, found.variables, preprocessing or found.preprocessing
     content = read_file(path)
     told = _told(path)
     preprocessing = preprocessing or (network.read_preprocessing(told) if told else None)

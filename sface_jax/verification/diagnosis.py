@@ -10,6 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
+from sface_jax.verification.overrides import NORMALISATIONS, ORDERS
+
 MARGIN = 1.03
 """By how much d' must be larger to matter: mirror images, used or not, are worth less than 3 %."""
 
@@ -89,7 +91,7 @@ def between(declared: Way, best: Way) -> list[Way]:
     return list(dict.fromkeys(itertools.starmap(Way, itertools.product(*zip(declared, best, strict=True)))))
 
 
-def diagnose(trials: dict[Way, Trial], same: Bool[np.ndarray, " p"], declared: Way, tried: int) -> Diagnosis:
+def diagnose(trials: dict[Way, Trial], same: Bool[np.ndarray, " p"], declared: Way, own: Way, tried: int) -> Diagnosis:
     """Compares the ways on the same pairs and explains what is wrong with the declared one.
 
     A way is beaten by the best one when, by a paired bootstrap over pairs, the interval of the difference in d' lies
@@ -100,6 +102,7 @@ def diagnose(trials: dict[Way, Trial], same: Bool[np.ndarray, " p"], declared: W
         trials: of the finalists, the declared way among them.
         same: whether each pair is mated.
         declared: the way that is in use.
+        own: what the network says of itself, for the flags.
         tried: how many ways were tried in all, for the sentence.
     """
     ways = sorted(trials, key=lambda way: -trials[way].d_prime)
@@ -114,7 +117,7 @@ def diagnose(trials: dict[Way, Trial], same: Bool[np.ndarray, " p"], declared: W
         verdict, told = "fine", _fine(trials, ways, declared, len(same), tried)
     else:
         seen = bootstrap.gain(advised, declared)["accuracy"][0] > 0
-        verdict, told = "mismatch", _mismatch(trials, declared, advised, len(same), seen)
+        verdict, told = "mismatch", _mismatch(trials, declared, advised, own, len(same), seen)
     return Diagnosis(verdict, advised, best, bootstrap.gain(best, declared), told)
 
 
@@ -160,24 +163,30 @@ def _changes(declared: Way, way: Way) -> int:
     return sum(a != b for a, b in zip(declared, way, strict=True))
 
 
-def flags(declared: Way, way: Way) -> str:
-    """The flags of stage verify that lead from the declared way to another."""
-    words = _words(declared, way)
-    told = [f"--config.preprocessing={words if ' ' not in words else repr(words)}"] if words else []
+def flags(declared: Way, way: Way, own: Way) -> str:
+    """The flags of stage verify that lead from the declared way to another.
+
+    Args:
+        declared: what they change.
+        way: what they lead to.
+        own: what the network says of itself: `config.preprocessing` has all words that are not its own.
+    """
+    told = []
+    if way[:2] != declared[:2]:
+        parts = list(zip(declared, way, own, strict=True))[:2]
+        words = [b for a, b, c in parts[::-1] if b != c or (a != b and b in (*ORDERS, *NORMALISATIONS))]
+        told.append(
+            f"--config.preprocessing={words[0]}" if len(words) == 1 else f'--config.preprocessing="{" ".join(words)}"'
+        )
     told += [f"--config.crop={way.crop:g}"] if way.crop != declared.crop else []
     told += [f"--config.flip=\"('{way.flip}',)\""] if way.flip != declared.flip else []
     return " ".join(told)
 
 
-def _words(declared: Way, way: Way) -> str:
-    """`config.preprocessing` for what is changed in the preprocessing."""
-    changed = [b for a, b in zip(declared[:2], way[:2], strict=True) if a != b]
-    return " ".join(changed[::-1])
-
-
 def _in_short(declared: Way, way: Way) -> str:
     """What is changed, such as "bgr and crop 0.7"."""
-    told = [_words(declared, way)] if _words(declared, way) else []
+    changed = [b for a, b in zip(declared[:2], way[:2], strict=True) if a != b]
+    told = [" ".join(changed[::-1])] if changed else []
     told += [f"crop {way.crop:g}"] if way.crop != declared.crop else []
     told += [f"flip {way.flip}"] if way.flip != declared.flip else []
     return " and ".join(told)
@@ -188,7 +197,7 @@ def in_full(way: Way) -> str:
     return f"{way.order}, {way.normalisation}, crop {way.crop:g}, flip {way.flip}"
 
 
-def _mismatch(trials: dict[Way, Trial], declared: Way, way: Way, pairs: int, seen: bool) -> str:
+def _mismatch(trials: dict[Way, Trial], declared: Way, way: Way, own: Way, pairs: int, seen: bool) -> str:
     """The sentence where something is wrong; `seen` tells whether the accuracies bear it out, too."""
     wants = []
     if way.order != declared.order:
@@ -207,7 +216,7 @@ def _mismatch(trials: dict[Way, Trial], declared: Way, way: Way, pairs: int, see
     else:
         figures = f"d' is {before.d_prime:.2f} as declared and {after.d_prime:.2f} with {short} on {pairs} pairs, "
         figures += f"too few for accuracy to tell ({_percent(before)} and {_percent(after)})"
-    return f"The network wants {' and '.join(wants)}: {figures}; set {flags(declared, way)}"
+    return f"The network wants {', and '.join(wants)}: {figures}; set {flags(declared, way, own)}"
 
 
 def _fine(trials: dict[Way, Trial], ways: Sequence[Way], declared: Way, pairs: int, tried: int) -> str:

@@ -62,8 +62,7 @@ def run(config: ConfigDict, workdir: epath.Path, open_network: OpenNetwork = loa
     known = {word: overrides.NORMALISATIONS[word] for word in TRIED}
     for colours in (overrides.normalisation(n.preprocessing) for n in (own, network)):
         known.setdefault(overrides.name(colours), colours)
-    worn = overrides.name(overrides.normalisation(network.preprocessing))
-    declared = Way(network.preprocessing.channel_order, worn, float(config.crop), config.flip)
+    by_itself, declared = (_way(n.preprocessing, config) for n in (own, network))
     crops = sorted({*map(float, config.crops), declared.crop}, reverse=True)
 
     sample, pictures, benchmark, digest = _pictures(config, workdir, network.preprocessing.size, crops)
@@ -97,7 +96,7 @@ def run(config: ConfigDict, workdir: epath.Path, open_network: OpenNetwork = loa
             left = dict.fromkeys([*ranked[:keep], *needed])
     final = attempt(left, FLIPS, len(sample))
     same = sample.part(len(sample)).same
-    found = diagnosis.diagnose(final, same, declared, tried=len(looks))
+    found = diagnosis.diagnose(final, same, declared, by_itself, tried=len(looks))
     document = {
         "network": name,
         "benchmark": benchmark,
@@ -105,6 +104,7 @@ def run(config: ConfigDict, workdir: epath.Path, open_network: OpenNetwork = loa
         "pairs": len(sample),
         "ways": len(looks),
         "normalisations": {word: colours._asdict() for word, colours in known.items()},
+        "advice": diagnosis.flags(declared, found.advised, by_itself),
         **_told(found, declared, final),
         "tried": [
             _figures(way, trial) | {"pairs": counts[way]}
@@ -268,11 +268,15 @@ def _try(views: Float32[np.ndarray, "n v d"], flip: str, part: Sample, folds: in
     return Trial(scores, right, diagnosis.decidability(scores, part.same), accuracy.mean, finite)
 
 
+def _way(preprocessing: Preprocessing, config: ConfigDict) -> Way:
+    colours = overrides.name(overrides.normalisation(preprocessing))
+    return Way(preprocessing.channel_order, colours, float(config.crop), config.flip)
+
+
 def _told(found: Diagnosis, declared: Way, trials: dict[Way, Trial]) -> dict[str, Any]:
     return {
         "verdict": found.verdict,
         "sentence": found.sentence,
-        "advice": diagnosis.flags(declared, found.advised),
         "declared": _figures(declared, trials[declared]),
         "advised": _figures(found.advised, trials[found.advised]),
         "best": _figures(found.best, trials[found.best]),

@@ -84,7 +84,7 @@ def test_order_and_crop_are_found_together(workdir, network):
     assert told["verdict"] == "mismatch" and told["advice"] == "--config.preprocessing=bgr --config.crop=0.7"
     assert told["advised"]["normalisation"] == "arcface" and told["advised"]["flip"] == "sum"
     assert told["declared"]["accuracy"] < 0.7 and told["advised"]["accuracy"] > 0.85
-    assert told["sentence"].startswith("The network wants BGR, not RGB and a tighter cut of the faces (0.7 of the ")
+    assert told["sentence"].startswith("The network wants BGR, not RGB, and a tighter cut of the faces (0.7 of the ")
     shares = [f"{100 * told[key]['accuracy']:.1f} %" for key in ("declared", "advised")]
     assert f"{shares[0]} as declared, {shares[1]} with bgr and crop 0.7 on 120 pairs" in told["sentence"]
     assert Patterns.traced <= 2  # one program for all ways
@@ -113,8 +113,8 @@ def test_nothing_is_wrong(workdir, network):
 
 def test_mean_and_std_are_found(workdir, network):
     told = run(workdir, network, preprocessing="raw bgr", crop=0.7)
-    assert told["verdict"] == "mismatch" and told["advice"] == "--config.preprocessing=arcface"
-    assert "the mean and std of arcface, not of raw" in told["sentence"]
+    assert told["verdict"] == "mismatch" and told["advice"] == '--config.preprocessing="arcface bgr"'
+    assert "the mean and std of arcface, not of raw" in told["sentence"] and " with arcface on " in told["sentence"]
 
 
 def test_what_no_way_can_mend(workdir, network):
@@ -161,7 +161,7 @@ def trial(rng, d_prime, same):
 
 
 def judged(made, declared, same):
-    return diagnosis.diagnose(made, same, declared, tried=9)
+    return diagnosis.diagnose(made, same, declared, declared, tried=9)
 
 
 def test_the_simplest_explanation_is_told():
@@ -188,13 +188,27 @@ def test_what_accuracy_cannot_tell_is_said():
     found = judged({declared: worse, other: good}, declared, same)
     assert found.verdict == "mismatch" and "too few for accuracy to tell" in found.sentence
     assert found.sentence.endswith("--config.preprocessing=imagenet --config.crop=1.3 --config.flip=\"('none',)\"")
-    assert "a looser cut of the faces (1.3 of the pictures' side, not 1) and flip none, not sum" in found.sentence
+    assert "a looser cut of the faces (1.3 of the pictures' side, not 1), and flip none, not sum" in found.sentence
 
 
-def test_flags_are_words_of_the_override():
-    declared = Way("bgr", "raw", 0.7, "sum")
-    assert diagnosis.flags(declared, Way("rgb", "imagenet", 0.7, "sum")) == "--config.preprocessing='imagenet rgb'"
-    assert diagnosis.flags(declared, declared) == ""
+def test_flags_are_all_the_words_that_the_override_needs():
+    own, strange = Way("rgb", "arcface", 1.0, "sum"), Way("bgr", "mean 0.1/0.2/0.3 std 1/1/1", 1.0, "sum")
+    for declared, order, colours, by_itself, words in (
+        (own, "bgr", "arcface", own, "bgr"),
+        (own._replace(order="bgr"), "rgb", "arcface", own, "rgb"),
+        (own._replace(order="bgr"), "bgr", "unit", own, '"unit bgr"'),
+        (own._replace(order="bgr", normalisation="raw"), "rgb", "arcface", own, '"arcface rgb"'),
+        (strange, "rgb", strange.normalisation, strange, "rgb"),
+        (strange._replace(normalisation="unit"), "bgr", strange.normalisation, strange, '""'),
+    ):
+        way = declared._replace(order=order, normalisation=colours)
+        assert diagnosis.flags(declared, way, by_itself) == f"--config.preprocessing={words}"
+        network = Network(Patterns(), {}, Preprocessing(SIZE, channel_order=by_itself.order))
+        found = overrides.override(network, words.strip('"')).preprocessing
+        assert found.channel_order == order
+        if colours in overrides.NORMALISATIONS:
+            assert overrides.name(overrides.normalisation(found)) == colours
+    assert diagnosis.flags(own, own, own) == ""
 
 
 def test_numbers_that_are_not_finite(workdir):
