@@ -73,13 +73,13 @@ class FolderSource:
         return epath.Path(self.root) / self.class_names[self.labels[position]] / self.names[position]
 
 
-def read_picture(path: files.PathLike, size: int, crop: float = 1.0) -> UInt8[np.ndarray, "s s 3"]:
-    """Decodes a picture to RGB, cuts its central square, or a share of it, and resizes that, see `resize.square`.
+def read_picture(path: files.PathLike, size: int) -> UInt8[np.ndarray, "s s 3"]:
+    """Decodes a picture to RGB, cuts its central square and resizes that, see `resize.square`.
 
     Raises:
         UserError: the file cannot be read, is no picture, or is cut short.
     """
     try:
-        return resize.square(pictures.decode(epath.Path(path).read_bytes()), size, crop)
+        return resize.square(pictures.decode(epath.Path(path).read_bytes()), size)
     except (OSError, Damaged) as error:
         raise UserError(f"{path} cannot be read as a picture ({error}): mend it, or leave it out") from error

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -14,9 +16,49 @@ from jaxtyping import Int, Integer, UInt8
 
 from sface_jax.core import files, pictures
 from sface_jax.core.errors import Damaged, UserError
-from sface_jax.data import dataset, folders, ijb, local, pairs, resize, splits
+from sface_jax.data import dataset, ijb, local, pairs, resize, splits
 from sface_jax.data.pairs import Pairs
 from sface_jax.verification import protocol
+
+
+@dataclasses.dataclass(frozen=True)
+class Pictures:
+    """Pictures that are decoded when asked for: `recognition.features.Images`.
+
+    Attributes:
+        content: the encoded picture at a position.
+        names: of the pictures.
+        size: side to which they are cut and resized.
+        crop: the share of their side that is kept, see `resize.square`.
+    """
+
+    content: Callable[[int], bytes]
+    names: Sequence[str]
+    size: int
+    crop: float
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def images(self, indices: Integer[np.ndarray, " k"]) -> UInt8[np.ndarray, "k s s 3"]:
+        """The pictures at these positions, RGB.
+
+        Raises:
+            Damaged: one cannot be read.
+        """
+        with ThreadPoolExecutor(os.cpu_count()) as threads:
+            return np.stack(list(threads.map(self._read, indices.tolist())))
+
+    def all(self) -> UInt8[np.ndarray, "n s s 3"]:
+        """Every picture; see `images`."""
+        return self.images(np.arange(len(self)))
+
+    def _read(self, index: int) -> UInt8[np.ndarray, "s s 3"]:
+        try:
+            return resize.square(pictures.decode(self.content(index)), self.size, self.crop)
+        except (OSError, Damaged) as error:
+            told = f"{self.names[index]} cannot be read as a picture ({error}): mend it, or leave its pairs out"
+            raise Damaged(told) from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,8 +69,7 @@ class Benchmark:
         name: what results are filed under.
         images: the pictures that occur in pairs, each once.
         pairs: positions among them.
-        digest: SHA-256 over pictures and pairs.
-        names: of the pictures.
+        digest: SHA-256 over the encoded pictures and the pairs.
         subjects: whom each picture shows, 0, 1, ...
         subjects_named: whether the pictures' names tell whom they show; else those joined by mated pairs are taken for
             one subject.
@@ -36,13 +77,16 @@ class Benchmark:
     """
 
     name: str
-    images: UInt8[np.ndarray, "n s s 3"]
+    images: Pictures
     pairs: Pairs
     digest: str
-    names: Sequence[str]
     subjects: Integer[np.ndarray, " n"]
     subjects_named: bool
     file: str
+
+    def at(self, size: int, crop: float) -> Benchmark:
+        """The same with its pictures cut and resized otherwise, see `Pictures`."""
+        return dataclasses.replace(self, images=dataclasses.replace(self.images, size=size, crop=crop))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +106,10 @@ class TemplateBenchmark:
     templates: ijb.TemplateSet
     digest: str
     file: str
+
+    def at(self, size: int, crop: float = 1.0) -> TemplateBenchmark:
+        """The same with its pictures aligned to another size; they are never cropped."""
+        return dataclasses.replace(self, images=ijb.Pictures(self.templates, size))
 
 
 def open_benchmark(
@@ -94,17 +142,20 @@ def open_benchmark(
         UserError: the entry is malformed, or what it names is not there or cannot be read.
     """
     if entry in splits.JUDGING:
-        return _of_dataset(entry, workdir, size, crop)
+        read = _of_dataset(entry, workdir)
+        images = Pictures(read.content, read.names, size, crop)
+        return _benchmark(entry, images, read, _sha256(_pairs_of(entry, workdir)), read.pairs.folds, uneven=False)
     name, pairs_file, folder = parse(entry, root)
     if pairs_file.endswith(".bin"):
-        read = _pack(pairs_file, size, crop)
+        read = _pack(pairs_file)
     else:
         paths, drawn = pairs.read_pairs_file(pairs_file, folder)
-        images = np.stack([folders.read_picture(path, size, crop) for path in paths])
         # LFW's format names people; a list of paths need not
         subjects = None if pairs.is_list(pairs_file) else [path.parent.name for path in paths]
-        read = _Read(images, drawn, [f"{path.parent.name}/{path.name}" for path in paths], subjects)
-    return _benchmark(name, read, _sha256(pairs_file), folds, uneven_folds)
+        names = [f"{path.parent.name}/{path.name}" for path in paths]
+        read = _Read(lambda index: paths[index].read_bytes(), names, drawn, subjects)
+    images = Pictures(read.content, read.names, size, crop)
+    return _benchmark(name, images, read, _sha256(pairs_file), folds, uneven_folds)
 
 
 def open_templates(entry: str, size: int) -> TemplateBenchmark:
@@ -153,15 +204,19 @@ def parse(entry: str, root: str = "") -> tuple[str, str, str]:
 
 
 class _Read(NamedTuple):
-    """What a file of pairs holds; `subjects` are names, where they are known."""
+    """What a file of pairs speaks of; `subjects` are names, where they are known."""
 
-    images: UInt8[np.ndarray, "n s s 3"]
-    pairs: Pairs
+    content: Callable[[int], bytes]
     names: Sequence[str]
+    pairs: Pairs
     subjects: Sequence[str] | None
 
 
-def _of_dataset(name: str, workdir: epath.Path, size: int, crop: float) -> Benchmark:
+def _pairs_of(name: str, workdir: epath.Path) -> epath.Path:
+    return workdir / "authentic" / f"{name}_pairs.txt"
+
+
+def _of_dataset(name: str, workdir: epath.Path) -> _Read:
     opened = dataset.open(workdir / "authentic", "workdir")
     if name not in opened.splits:
         raise UserError(
@@ -169,46 +224,36 @@ def _of_dataset(name: str, workdir: epath.Path, size: int, crop: float) -> Bench
             f"or leave {name} out of config.benchmarks"
         )
     split = opened[name]
-    file = workdir / "authentic" / f"{name}_pairs.txt"
-    drawn = pairs.read_split_pairs(file, split)
+    drawn = pairs.read_split_pairs(_pairs_of(name, workdir), split)
     used, positions = np.unique(np.concatenate([drawn.first, drawn.second]), return_inverse=True)
     first, second = np.split(positions, 2)
-    images = split.images(used)
-    if crop != 1:
-        images = np.stack([resize.square(image, size, crop) for image in images])
     subjects = [split.class_names[label] for label in split.labels[used]]
-    read = _Read(images, dataclasses.replace(drawn, first=first, second=second), split.names_of(used), subjects)
-    return _benchmark(name, read, _sha256(file), drawn.folds, uneven=False)
+    drawn = dataclasses.replace(drawn, first=first, second=second)
+    return _Read(lambda index: split.encoded(int(used[index])), split.names_of(used), drawn, subjects)
 
 
-def _pack(path: str, size: int, crop: float) -> _Read:
+def _pack(path: str) -> _Read:
     """Opens InsightFace's pack."""
     contents, same = pairs.read_bin(path)
     positions = {content: number for number, content in enumerate(dict.fromkeys(contents))}
-    images = np.empty((len(positions), size, size, 3), np.uint8)
-    for number, content in enumerate(positions):
-        try:
-            images[number] = resize.square(pictures.decode(content), size, crop)
-        except Damaged as error:
-            raise Damaged(f"{path}: picture {contents.index(content)} {error}") from error
     found = np.array([positions[content] for content in contents], np.int64)
-    names = [f"picture {contents.index(content)}" for content in positions]
-    return _Read(images, Pairs(found[::2], found[1::2], same, 1), names, None)
+    first_at = dict(zip(reversed(contents), reversed(range(len(contents))), strict=True))
+    names = [f"{path}, picture {first_at[content]}" for content in positions]
+    return _Read(list(positions).__getitem__, names, Pairs(found[::2], found[1::2], same, 1), None)
 
 
-def _benchmark(name: str, read: _Read, file: str, folds: int, uneven: bool) -> Benchmark:
+def _benchmark(name: str, images: Pictures, read: _Read, file: str, folds: int, uneven: bool) -> Benchmark:
     drawn = read.pairs
     if drawn.folds == 1:
         drawn = _in_folds(name, drawn, folds, uneven)
-    digest = hashlib.sha256(np.ascontiguousarray(read.images).data)
+    digest = hashlib.sha256()
+    for index in range(len(images)):
+        digest.update(hashlib.sha256(images.content(index)).digest())
     for part in (drawn.first, drawn.second, drawn.same):
         digest.update(np.ascontiguousarray(part, np.int64).data)
-    if read.subjects is None:
-        subjects = linked(drawn, len(read.images))
-    else:
-        subjects = np.unique(read.subjects, return_inverse=True)[1]
     named = read.subjects is not None
-    return Benchmark(name, read.images, drawn, digest.hexdigest(), read.names, subjects, named, file)
+    subjects = np.unique(read.subjects, return_inverse=True)[1] if named else linked(drawn, len(images))
+    return Benchmark(name, images, drawn, digest.hexdigest(), subjects, named, file)
 
 
 def _in_folds(name: str, drawn: Pairs, folds: int, uneven: bool) -> Pairs:

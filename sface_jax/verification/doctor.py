@@ -235,24 +235,15 @@ class _Eye:
 def _pictures(
     config: ConfigDict, workdir: epath.Path, size: int, crops: list[float]
 ) -> tuple[Sample, dict[float, UInt8[np.ndarray, "n s s 3"]], str, str]:
-    """The drawn pairs, their pictures at each crop, the benchmark's name, and its hash as it is declared."""
-    shown = Progress(f"reading {config.benchmark}", len(crops), unit="crops")
-    pictures, told = {}, ("", "")
-    for number, crop in enumerate(crops, start=1):
-        opened = open_benchmark(
-            config.benchmark, workdir, size, config.folds, config.root, crop=crop, uneven_folds=True
-        )
-        sample, used = draw(opened.pairs, config.pairs, config.seed)
-        pictures[crop] = opened.images[used]
-        if crop == config.crop:
-            told = opened.name, opened.digest
-        shown.update(number)
-    shown.close()
+    """The drawn pairs, their pictures at each crop, the benchmark's name and hash."""
+    opened = open_benchmark(config.benchmark, workdir, size, config.folds, config.root, uneven_folds=True)
+    sample, used = draw(opened.pairs, config.pairs, config.seed)
     if len(sample) < 2 * config.folds:
-        raise UserError(f"{told[0]} has {len(sample)} pairs for half to be mated: too few for {config.folds} folds")
+        raise UserError(f"{opened.name} has {len(sample)} pairs for half to be mated: too few for {config.folds} folds")
     if len(sample) < config.pairs // 2 * 2:
-        logging.warning("%s has pairs for half to be mated: %d, not %d", told[0], len(sample), config.pairs)
-    return sample, pictures, *told
+        logging.warning("%s has pairs for half to be mated: %d, not %d", opened.name, len(sample), config.pairs)
+    pictures = {crop: opened.at(size, crop).images.images(used) for crop in crops}
+    return sample, pictures, opened.name, opened.digest
 
 
 def _try(views: Float32[np.ndarray, "n v d"], flip: str, part: Sample, folds: int) -> Trial:

@@ -30,13 +30,13 @@ def open_judge(
     Raises:
         UserError: a benchmark cannot be read.
     """
-    opened = [open_benchmark(entry, workdir, size) for entry in benchmarks]
+    opened = [(found, found.images.all()) for found in (open_benchmark(entry, workdir, size) for entry in benchmarks)]
 
     def judge(network: Network) -> dict[str, float]:
         found = {}
-        for benchmark in opened:
+        for benchmark, images in opened:
             pairs = benchmark.pairs
-            rows = embed(network, benchmark.images, batch_size=batch_size, whole_batches=True)
+            rows = embed(network, images, batch_size=batch_size, whole_batches=True)
             compared = compare(rows[pairs.first], rows[pairs.second], pairs.same, pairs.folds)
             found[f"{benchmark.name}_accuracy"] = compared.accuracy().mean
             found[f"{benchmark.name}_tar_at_far_1e-3"] = compared.tar_at_far(1e-3).mean

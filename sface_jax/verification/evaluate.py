@@ -30,6 +30,7 @@ from sface_jax.verification.embed import FLIPS, features, fuse, together
 from sface_jax.verification.measure import PROTOCOLS, measure, measure_templates
 
 PIXELS = "pixels"
+SIZE = 112  # until a network says what it wants
 AXES = ("log", "normal")
 
 AnyBenchmark = Benchmark | TemplateBenchmark
@@ -67,16 +68,16 @@ def run(
     for name, network in loaded.items():
         documents[name] |= {"flip": config.flip[0], "preprocessing": dataclasses.asdict(network.preprocessing)}
     shown: dict[tuple[str, str], Any] = {}
-    sizes = {network.preprocessing.size for network in loaded.values()}
+    smallest = min(network.preprocessing.size for network in loaded.values())
     for entry in config.benchmarks:
-        # networks of one size share the pictures
-        opened = {size: _open(config, entry, workdir, size) for size in sizes}
+        opened = _open(config, entry, workdir)
         for name, document in documents.items():
-            benchmark = opened[loaded[name].preprocessing.size if name in loaded else min(sizes)]
+            size = loaded[name].preprocessing.size if name in loaded else smallest
+            benchmark = opened.at(size, config.crop)
             if name in loaded:
                 result = _judge(config, workdir, name, loaded[name], benchmark)
             elif isinstance(benchmark, Benchmark):
-                result = measure(pixels(benchmark.images), benchmark, config.replicates)
+                result = measure(pixels(benchmark.images.all()), benchmark, config.replicates)
             else:
                 continue  # pixels know no templates
             document["benchmarks"][benchmark.name] = result
@@ -118,12 +119,12 @@ def _document(name: str, config: ConfigDict) -> dict[str, Any]:
     return {"network": name, "flip": "none", "crop": config.crop, "protocols": PROTOCOLS, "benchmarks": {}}
 
 
-def _open(config: ConfigDict, entry: str, workdir: epath.Path, size: int) -> AnyBenchmark:
+def _open(config: ConfigDict, entry: str, workdir: epath.Path) -> AnyBenchmark:
     if not is_templates(entry):
-        return open_benchmark(entry, workdir, size, config.folds, config.root, config.crop, config.uneven_folds)
+        return open_benchmark(entry, workdir, SIZE, config.folds, config.root, config.crop, config.uneven_folds)
     if config.crop != 1:
         raise UserError(f"pictures of {entry} are aligned by their landmarks: set --config.crop=1.0")
-    return open_templates(entry, size)
+    return open_templates(entry, SIZE)
 
 
 def _judge(
@@ -159,8 +160,8 @@ def _hardest(result: dict[str, Any], benchmark: Benchmark) -> list[dict[str, Any
     found = []
     for pair in result["hardest"]:
         sides = benchmark.pairs.first[pair["pair"]], benchmark.pairs.second[pair["pair"]]
-        named = [benchmark.names[i] for i in sides]
-        found.append(pair | {"names": named, "pictures": [benchmark.images[i] for i in sides]})
+        named = [benchmark.images.names[i] for i in sides]
+        found.append(pair | {"names": named, "pictures": list(benchmark.images.images(np.array(sides)))})
     return found
 
 
@@ -181,7 +182,7 @@ def _features(
     """Embeddings of a benchmark's pictures, from the cache where it holds just these, and how fast they were made."""
     path = workdir / "verification" / "embeddings" / f"{name}_{benchmark.name}.npz"
     mirror = set(config.flip) != {"none"}
-    key = hashlib.sha256(f"{benchmark.digest} {mirror} {fingerprint(network)}".encode()).hexdigest()
+    key = hashlib.sha256(f"{benchmark.digest} {config.crop} {mirror} {fingerprint(network)}".encode()).hexdigest()
     if path.exists():
         with np.load(io.BytesIO(path.read_bytes())) as stored:
             if str(stored["key"]) == key:
