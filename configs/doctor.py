@@ -13,7 +13,7 @@ the network, and one sentence, such as
 
 whose flags go to configs/verify.py. It tells RGB from BGR, one mean and std from another, faces that are cut too
 loosely or too tightly, or several of them at once; or that nothing is wrong; or that no way is any good, where the
-pictures are not aligned. DIR/doctor/<network>_<benchmark>.json has the figures of every way.
+pictures are not aligned. DIR/doctor/<network>/<benchmark>.json has the figures of every way.
 """
 
 from ml_collections import ConfigDict

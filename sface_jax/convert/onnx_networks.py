@@ -185,7 +185,7 @@ def read(path: PathLike) -> Network:
         UserError: it is not there, no recogniser, or onnxruntime is not installed.
     """
     path = epath.Path(path)
-    if not path.exists():
+    if not path.exists() or path.is_dir():
         raise UserError(f"there is no network {path}")
     content = path.read_bytes()
     try:
@@ -205,7 +205,10 @@ def _ours(graph: Graph) -> Preprocessing | None:
         mean, std = (tuple(map(float, json.loads(told[key]))) for key in ("mean", "std"))
         if (len(mean), len(std), told["channel_order"] in ("rgb", "bgr")) != (3, 3, True):
             raise ValueError(f"mean {mean}, std {std}, order {told['channel_order']}")
-        return Preprocessing(int(told["size"]), mean, std, told["channel_order"], told["alignment"])
+        size = int(told["size"])
+        if not np.isfinite([*mean, *std]).all() or 0 in std or size <= 0 or graph.size not in (None, 0, size):
+            raise ValueError(f"mean {mean}, std {std}, size {size} for pictures of {graph.size or 'any'} pixels")
+        return Preprocessing(size, mean, std, told["channel_order"], told["alignment"])
     except (KeyError, TypeError, ValueError) as error:
         raise Damaged(f"its metadata is not what was written ({_line(error)}): export it again") from error
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import io
 import json
 import os
 import uuid
@@ -69,11 +68,10 @@ def read_json(path: PathLike) -> Any:
         raise UserError(f"{path} is not valid JSON ({error}): restore it from a copy") from error
 
 
-def write_npz(path: PathLike, **arrays: np.ndarray) -> None:
-    """Writes arrays as a compressed `.npz` atomically; see `write_bytes`."""
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
-    write_bytes(path, buffer.getvalue())
+def write_npz(path: PathLike, *, compressed: bool = True, **arrays: np.ndarray) -> None:
+    """Writes arrays as an `.npz` atomically; see `write_bytes`. What is like noise is not worth being compressed."""
+    with _appearing(path) as temporary, temporary.open("wb") as file:
+        (np.savez_compressed if compressed else np.savez)(file, **arrays)
 
 
 def write_npy(path: PathLike, array: np.ndarray) -> None:

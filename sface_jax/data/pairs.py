@@ -280,14 +280,17 @@ def _rows(path: files.PathLike) -> list[tuple[int, str]]:
     if not path.exists():
         raise UserError(f"there is no pairs file {path}")
     try:
-        text = path.read_text()
+        text = path.read_bytes().decode("utf-8-sig")  # editors of Windows begin a file with a mark
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is no pairs file: it holds no text") from error
-    return [(number, line) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
+    rows = [(number, line.rstrip()) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
+    if not rows:
+        raise UserError(f"{path} is empty: a pairs file has lines in LFW's format, or paths")
+    return rows
 
 
 def _is_list(rows: list[tuple[int, str]]) -> bool:
-    fields = _fields(rows[0][1]) if rows else []
+    fields = _fields(rows[0][1])
     return len(fields) > 1 and not all(map(_is_whole, fields))
 
 

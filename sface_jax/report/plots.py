@@ -65,6 +65,7 @@ STYLE = {
     "lines.linewidth": 1.8,
     "legend.frameon": False,
     "legend.fontsize": 8.5,
+    "text.parse_math": False,
     "path.simplify": True,
     "path.simplify_threshold": 0.5,
 }
@@ -120,7 +121,15 @@ def _figure(height: float, rows: int = 1) -> tuple[Figure, np.ndarray]:
 
 
 def _below(axes: Axes, columns: int = 2) -> None:
-    axes.figure.legend(*axes.get_legend_handles_labels(), loc="outside lower left", ncols=columns, handlelength=2.4)
+    handles, labels = axes.get_legend_handles_labels()
+    rows = -(-len(labels) // columns)
+    axes.figure.set_figheight(axes.figure.get_figheight() + 0.19 * max(rows - 2, 0))
+    axes.figure.legend(handles, labels, loc="outside lower left", ncols=columns, handlelength=2.4)
+
+
+def _label(name: str) -> str:
+    """A name as a legend takes it: those that begin with an underscore it would leave out."""
+    return f"\N{ZERO WIDTH SPACE}{name}" if name.startswith("_") else name
 
 
 def accuracy(name: str, bars: Sequence[Bar], alt: str, chance: float = 0.5) -> Markup:
@@ -151,13 +160,14 @@ def roc(name: str, curves: Mapping[str, Curve], colours: Mapping[str, str], alt:
             if not kept.any():
                 continue
             lowest = min(lowest, fmr[kept].min())
-            axes.plot(fmr[kept], tmr[kept], label=label, drawstyle="steps-post", **_stroke(colours[label]))
+            axes.plot(fmr[kept], tmr[kept], label=_label(label), drawstyle="steps-post", **_stroke(colours[label]))
         chance = np.geomspace(max(lowest, 1e-6), 1, 60)
         axes.plot(chance, chance, color=STAND_IN["other"], linewidth=1.2, linestyle=":", label="chance")
         axes.set_xscale("log")
         axes.set_xlim(max(lowest, 1e-6), 1)
         ticks, labels = _percent_ticks(10 ** np.ceil(np.log10(max(lowest, 1e-6))))
         axes.set_xticks(ticks, labels)
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_ylim(0, 1.01)
         axes.set_yticks(np.arange(0, 1.01, 0.2), [f"{x:.0f} %" for x in np.arange(0, 101, 20)])
         axes.set_xlabel("false match rate (different people accepted)")
@@ -255,7 +265,7 @@ def det(
         for label, (fmr, fnmr) in relations.items():
             kept = (fmr > 0) & (fmr < 1) & (fnmr > 0) & (fnmr < 1)
             x, y = place(fmr[kept]), place(fnmr[kept])
-            axes.plot(*_thinned(x, y), label=label, **_stroke(colours[label]))
+            axes.plot(*_thinned(x, y), label=_label(label), **_stroke(colours[label]))
         diagonal = place(np.array([low, high]))
         axes.plot(diagonal, diagonal, color=STAND_IN["other"], linewidth=1, linestyle=":", label="equal errors")
         if log:

@@ -28,7 +28,7 @@ class Benchmark:
     Attributes:
         name: of the benchmark.
         counts: what it holds, as a sentence.
-        keys: network -> the CSS colour of its lines.
+        keys: network -> the CSS colour of its lines, and whether that is another's already.
         roc: chart.
         det: chart.
         head: names of the columns of figures.
@@ -40,7 +40,7 @@ class Benchmark:
 
     name: str
     counts: str
-    keys: Mapping[str, str]
+    keys: Mapping[str, tuple[str, bool]]
     roc: Markup
     det: Markup
     head: list[str]
@@ -50,7 +50,14 @@ class Benchmark:
     hardest: list[tuple[str, list[tuple[str, list[str]]]]]
 
 
-def write_page(folder: epath.Path, documents: Documents, tables: Tables, hardest: Hardest, log: bool = True) -> None:
+def write_page(
+    folder: epath.Path,
+    documents: Documents,
+    tables: Tables,
+    hardest: Hardest,
+    notes: Sequence[str] = (),
+    log: bool = True,
+) -> None:
     """Writes `index.html`: tables, ROC and DET, and the hardest pairs.
 
     Args:
@@ -58,6 +65,7 @@ def write_page(folder: epath.Path, documents: Documents, tables: Tables, hardest
         documents: network -> what `verification/<network>.json` holds.
         tables: title -> rows of cells, the first of them the heads.
         hardest: (network, benchmark) -> pairs with "names" and "pictures" (uint8 [s, s, 3]), to be shown as they are.
+        notes: what marks in the tables mean.
         log: logarithmic DET axes; else normal-deviate ones.
     """
     names = dict.fromkeys(name for document in documents.values() for name in document["benchmarks"])
@@ -66,6 +74,7 @@ def write_page(folder: epath.Path, documents: Documents, tables: Tables, hardest
         title=f"{_number(len(documents), 'network')} on {_number(len(names), 'benchmark')}",
         tables=[{"title": title, "head": rows[0], "rows": rows[1:]} for title, rows in tables.items()],
         benchmarks=[_benchmark(number, name, documents, hardest, log) for number, name in enumerate(names)],
+        notes=notes,
         protocols=_protocols(documents),
         preprocessing=_preprocessing,
         shows_pictures=bool(hardest),
@@ -94,16 +103,16 @@ def _benchmark(number: int, name: str, documents: Documents, hardest: Hardest, l
     colours = {network: plots.stroke(i) for i, network in enumerate(documents)}
     roc = {network: (np.array(of["roc"]["fmr"]), np.array(of["roc"]["tmr"])) for network, of in results.items()}
     det = {network: (fmr, 1 - tmr) for network, (fmr, tmr) in roc.items()}
-    alt = f"{{}} on {name} of {', '.join(results)}"
+    alt = f"on {name} of {', '.join(results)}"
     figures = {network: _figures(of) for network, of in results.items()}
     head = ["network", *dict.fromkeys(key for row in figures.values() for key in row)]
     rows = [(network, [row.get(key, words.DASH) for key in head[1:]]) for network, row in figures.items()]
     return Benchmark(
         name,
         _counts(next(iter(results.values()))),
-        keys={network: f"var(--{colours[network].partition(' ')[0]})" for network in results},
-        roc=plots.roc(f"roc{number}", roc, colours, alt.format("ROC")),
-        det=plots.det(f"det{number}", det, colours, alt.format("DET"), log=log),
+        keys={network: _key(colours[network]) for network in results},
+        roc=plots.roc(f"roc{number}", roc, colours, f"ROC {alt}"),
+        det=plots.det(f"det{number}", det, colours, f"DET {alt}", log=log),
         head=head,
         rows=rows,
         unsupported=any("*" in cell for _, cells in rows for cell in cells),
@@ -114,6 +123,11 @@ def _benchmark(number: int, name: str, documents: Documents, hardest: Hardest, l
         ],
         hardest=[(network, _pairs(hardest[network, name])) for network in results if (network, name) in hardest],
     )
+
+
+def _key(stroke: str) -> tuple[str, bool]:
+    role, again = stroke.split()
+    return f"var(--{role})", again != "0"
 
 
 def _figures(result: Mapping[str, Any]) -> dict[str, str]:
@@ -151,7 +165,10 @@ def _counts(facts: Mapping[str, Any]) -> str:
         where = " (as far as mated pairs tell)" if intervals["subjects_from"] != "names" else ""
         told += f" of {intervals['subjects']:,} subjects{where}"
     if "folds" in facts:
-        told += f"; {facts['folds']} folds"
+        dealt = ", dealt anew" if facts.get("order") == "dealt anew" else ""
+        told += f"; {facts['folds']} folds{dealt}"
+    if facts.get("left_out"):
+        told += f"; {facts['left_out']} pairs that fill no round of folds are left out"
     return f"{told}. SHA-256 of its file: {facts['file_sha256'][:16]}…"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
+import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -28,12 +29,14 @@ class Pictures:
     Attributes:
         content: the encoded picture at a position.
         names: of the pictures.
+        where: they are, for error lines.
         size: side to which they are cut and resized.
         crop: the share of their side that is kept, see `resize.square`.
     """
 
     content: Callable[[int], bytes]
     names: Sequence[str]
+    where: str
     size: int
     crop: float
 
@@ -49,16 +52,39 @@ class Pictures:
         with ThreadPoolExecutor(os.cpu_count()) as threads:
             return np.stack(list(threads.map(self._read, indices.tolist())))
 
+    def digest(self) -> bytes:
+        """SHA-256 over the hashes of the encoded pictures, each of which can be decoded.
+
+        Raises:
+            Damaged: one cannot be read. All processes look at all pictures, so that they end with the same line.
+        """
+
+        def look(index: int) -> bytes:
+            content = self._content(index)
+            self._decode(index, content)
+            return hashlib.sha256(content).digest()
+
+        with ThreadPoolExecutor(os.cpu_count()) as threads:
+            return hashlib.sha256(b"".join(threads.map(look, range(len(self))))).digest()
+
     def all(self) -> UInt8[np.ndarray, "n s s 3"]:
         """Every picture; see `images`."""
         return self.images(np.arange(len(self)))
 
     def _read(self, index: int) -> UInt8[np.ndarray, "s s 3"]:
+        return resize.square(self._decode(index, self._content(index)), self.size, self.crop)
+
+    def _content(self, index: int) -> bytes:
         try:
-            return resize.square(pictures.decode(self.content(index)), self.size, self.crop)
-        except (OSError, Damaged) as error:
-            told = f"{self.names[index]} cannot be read as a picture ({error}): mend it, or leave its pairs out"
-            raise Damaged(told) from error
+            return self.content(index)
+        except OSError as error:
+            raise Damaged(f"{self.where}: {self.names[index]} cannot be read ({error.strerror}): mend it") from error
+
+    def _decode(self, index: int, content: bytes) -> UInt8[np.ndarray, "h w 3"]:
+        try:
+            return pictures.decode(content)
+        except Damaged as error:
+            raise Damaged(f"{self.where}: {self.names[index]} {error}: mend it, or leave its pairs out") from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +100,8 @@ class Benchmark:
         subjects_named: whether the pictures' names tell whom they show; else those joined by mated pairs are taken for
             one subject.
         file: SHA-256 of the file of pairs.
+        places: of the pairs in the file, from 0; not in rising order where they were dealt anew.
+        left_out: how many pairs of the file are in no fold.
     """
 
     name: str
@@ -83,6 +111,13 @@ class Benchmark:
     subjects: Integer[np.ndarray, " n"]
     subjects_named: bool
     file: str
+    places: Integer[np.ndarray, " p"]
+    left_out: int
+
+    @property
+    def crop(self) -> float:
+        """The share of the pictures' side that is kept."""
+        return self.images.crop
 
     def at(self, size: int, crop: float) -> Benchmark:
         """The same with its pictures cut and resized otherwise, see `Pictures`."""
@@ -106,10 +141,14 @@ class TemplateBenchmark:
     templates: ijb.TemplateSet
     digest: str
     file: str
+    crop: float = 1.0
 
     def at(self, size: int, crop: float = 1.0) -> TemplateBenchmark:
         """The same with its pictures aligned to another size; they are never cropped."""
         return dataclasses.replace(self, images=ijb.Pictures(self.templates, size))
+
+
+AnyBenchmark = Benchmark | TemplateBenchmark
 
 
 def open_benchmark(
@@ -139,11 +178,15 @@ def open_benchmark(
         uneven_folds: allow folds of unequal length, where a file without folds does not divide.
 
     Raises:
-        UserError: the entry is malformed, or what it names is not there or cannot be read.
+        UserError: the entry is malformed, `crop` is out of (0, 4], or what it names is not there or cannot be read.
     """
+    if not 0 < crop <= 4:
+        raise UserError(f"config.crop is {crop}: the share of the side to keep lies above 0 and up to 4")
+    if is_templates(entry):
+        raise UserError(f"{entry} names templates, which have no place here: name pairs")
     if entry in splits.JUDGING:
         read = _of_dataset(entry, workdir)
-        images = Pictures(read.content, read.names, size, crop)
+        images = Pictures(read.content, read.names, str(workdir / "authentic"), size, crop)
         return _benchmark(entry, images, read, _sha256(_pairs_of(entry, workdir)), read.pairs.folds, uneven=False)
     name, pairs_file, folder = parse(entry, root)
     if pairs_file.endswith(".bin"):
@@ -152,9 +195,9 @@ def open_benchmark(
         paths, drawn = pairs.read_pairs_file(pairs_file, folder)
         # LFW's format names people; a list of paths need not
         subjects = None if pairs.is_list(pairs_file) else [path.parent.name for path in paths]
-        names = [f"{path.parent.name}/{path.name}" for path in paths]
+        names = [str(path.relative_to(folder)) for path in paths]
         read = _Read(lambda index: paths[index].read_bytes(), names, drawn, subjects)
-    images = Pictures(read.content, read.names, size, crop)
+    images = Pictures(read.content, read.names, folder or pairs_file, size, crop)
     return _benchmark(name, images, read, _sha256(pairs_file), folds, uneven_folds)
 
 
@@ -176,9 +219,20 @@ def open_templates(entry: str, size: int) -> TemplateBenchmark:
     return TemplateBenchmark(name, ijb.Pictures(found, size), found, digest, lists)
 
 
+def distinct(names: Sequence[str]) -> None:
+    """Refuses benchmarks of one name, whose results would take each other's place.
+
+    Raises:
+        UserError: see above.
+    """
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        raise UserError(f"two benchmarks are called {twice}: write name=... before one of them")
+
+
 def is_templates(entry: str) -> bool:
     """Whether an entry of `config.benchmarks` names templates: "name=templates:folder"."""
-    return entry.partition("=")[2].startswith("templates:")
+    return "/" not in entry.partition("=")[0] and entry.partition("=")[2].startswith("templates:")
 
 
 def parse(entry: str, root: str = "") -> tuple[str, str, str]:
@@ -187,19 +241,23 @@ def parse(entry: str, root: str = "") -> tuple[str, str, str]:
     Raises:
         UserError: it is malformed.
     """
-    if "=" in entry:
-        name, _, rest = entry.partition("=")
-        pairs_file, _, folder = rest.partition(":")
+    name, given, rest = entry.partition("=")
+    if given and "/" not in name:
+        # at the last colon that is not that of gs://
+        apart = re.fullmatch("(.+):(?!//)(.+)", rest)
+        pairs_file, folder = apart.groups() if apart else (rest, root)
     else:
         path = epath.Path(entry)
         pairs_file, folder = entry, root
         name = path.resolve().parent.name if path.stem == "pairs" else path.stem
-    if not (name and pairs_file and (folder or pairs_file.endswith(".bin"))) or "/" in name:
+    if not (name and pairs_file and (folder or pairs_file.endswith(".bin"))):
         raise UserError(
             f'config.benchmarks has {entry!r}: it must be "heldout", "name=pairs_file:folder", "name=pack.bin", '
             '"name=templates:folder", '
             "or a pairs file with its folder of pictures in --config.root"
         )
+    if not name.isprintable() or len(name) > 100:
+        raise UserError(f"{name[:20]!r}... is no name for a benchmark: take up to 100 characters that can be printed")
     return name, pairs_file, folder
 
 
@@ -238,41 +296,50 @@ def _pack(path: str) -> _Read:
     positions = {content: number for number, content in enumerate(dict.fromkeys(contents))}
     found = np.array([positions[content] for content in contents], np.int64)
     first_at = dict(zip(reversed(contents), reversed(range(len(contents))), strict=True))
-    names = [f"{path}, picture {first_at[content]}" for content in positions]
+    names = [f"picture {first_at[content]}" for content in positions]
     return _Read(list(positions).__getitem__, names, Pairs(found[::2], found[1::2], same, 1), None)
 
 
 def _benchmark(name: str, images: Pictures, read: _Read, file: str, folds: int, uneven: bool) -> Benchmark:
-    drawn = read.pairs
+    drawn, places = read.pairs, np.arange(len(read.pairs))
     if drawn.folds == 1:
-        drawn = _in_folds(name, drawn, folds, uneven)
-    digest = hashlib.sha256()
-    for index in range(len(images)):
-        digest.update(hashlib.sha256(images.content(index)).digest())
+        drawn, places = _in_folds(name, drawn, folds, uneven)
+    digest = hashlib.sha256(images.digest())
     for part in (drawn.first, drawn.second, drawn.same):
         digest.update(np.ascontiguousarray(part, np.int64).data)
     named = read.subjects is not None
     subjects = np.unique(read.subjects, return_inverse=True)[1] if named else linked(drawn, len(images))
-    return Benchmark(name, images, drawn, digest.hexdigest(), subjects, named, file)
+    left_out = len(read.pairs) - len(drawn)
+    return Benchmark(name, images, drawn, digest.hexdigest(), subjects, named, file, places, left_out)
 
 
-def _in_folds(name: str, drawn: Pairs, folds: int, uneven: bool) -> Pairs:
-    """Cuts pairs into folds in their order, or deals them anew where that parts mated from non-mated."""
+def _in_folds(name: str, drawn: Pairs, folds: int, uneven: bool) -> tuple[Pairs, Int[np.ndarray, " p"]]:
+    """Cuts pairs into folds in their order, or deals them anew where that parts mated from non-mated.
+
+    Returns:
+        The pairs, and the place where each stood before.
+    """
     try:
-        protocol.check_folds(len(drawn), folds, uneven)
+        protocol.check_folds(len(drawn), folds, uneven, flag="--config.uneven_folds=True")
     except UserError as error:
         raise UserError(f"{name}: {error}") from error
     if drawn.same.all() or not drawn.same.any():
         raise UserError(f"{name}: all {len(drawn)} pairs are of one kind: check the labels of its file")
     if all(part.any() and not part.all() for part in np.array_split(drawn.same, folds)):
-        return dataclasses.replace(drawn, folds=folds)
-    dealt = drawn.in_folds(folds)
-    logging.info("%s: its pairs are dealt anew into %d folds, for in its order mated ones lie together", name, folds)
-    if len(dealt) < len(drawn):
-        logging.warning("%s: %d of %d pairs fill no round of folds", name, len(drawn) - len(dealt), len(drawn))
-    if not len(dealt):
-        raise UserError(f"{name} has too few pairs for {folds} folds")
-    return dealt
+        return dataclasses.replace(drawn, folds=folds), np.arange(len(drawn))
+    fewest = min(int(drawn.same.sum()), int((~drawn.same).sum()))
+    if fewest < folds:
+        raise UserError(f"{name}: {fewest} pairs of one kind do not fill {folds} folds: set --config.folds={fewest}")
+    numbered = Pairs(np.arange(len(drawn)), np.arange(len(drawn)), drawn.same, 1)
+    places = numbered.in_folds(folds).first
+    logging.warning(
+        "%s: its pairs are dealt anew into %d folds, for in its order mated ones lie together; published evaluators "
+        "keep the order, and tell other figures",
+        *(name, folds),
+    )
+    if len(places) < len(drawn):
+        logging.warning("%s: %d of %d pairs fill no round of folds", name, len(drawn) - len(places), len(drawn))
+    return drawn.in_folds(folds), places
 
 
 def linked(drawn: Pairs, pictures: int) -> Int[np.ndarray, " n"]:

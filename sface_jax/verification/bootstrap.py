@@ -18,9 +18,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Int, Integer
 
+from sface_jax.verification import curves
 from sface_jax.verification.protocol import ACCURACY_GRID, Comparisons
 
 LEVEL = 0.95
+FEWEST = 10  # subjects; of fewer no spread can be told
 _AT_ONCE = 20
 
 
@@ -47,9 +49,11 @@ def intervals(
 
     Returns:
         "accuracy" (see `protocol.kfold_accuracy`), and "tmr_at_fmr_<rate>", the highest true match rate over all pairs
-        at a false match rate of at most that. Where pairs of one kind are all but never drawn, both ends may be NaN.
+        at a false match rate of at most that. Nothing where there are fewer than `FEWEST` subjects.
     """
     subjects = int(max(first.max(), second.max())) + 1
+    if len(np.union1d(first, second)) < FEWEST:
+        return {}
     order = compared.sweep.order
     ends = np.zeros(len(order), bool)
     ends[compared.sweep.ends()[1:] - 1] = True
@@ -67,9 +71,10 @@ def intervals(
         replicates=-(-replicates // _AT_ONCE) * _AT_ONCE,
     )
     tails = 100 * (1 - LEVEL) / 2
-    low, high = np.nanpercentile(np.asarray(found)[:replicates], [tails, 100 - tails], axis=0)
-    names = ["accuracy", *(f"tmr_at_fmr_{rate:g}" for rate in rates)]
-    return {name: (float(a), float(b)) for name, a, b in zip(names, low, high, strict=True)}
+    names = ["accuracy", *(f"tmr_at_fmr_{curves.rate_name(rate)}" for rate in rates)]
+    drawn = [column[np.isfinite(column)] for column in np.asarray(found)[:replicates].T]
+    ends = {name: np.percentile(of, [tails, 100 - tails]) for name, of in zip(names, drawn, strict=True) if len(of)}
+    return {name: (float(low), float(high)) for name, (low, high) in ends.items()}
 
 
 @functools.partial(jax.jit, static_argnames=("subjects", "folds", "replicates"))

@@ -232,6 +232,8 @@ def _fine(trials: dict[Way, Trial], ways: Sequence[Way], declared: Way, pairs: i
 
 
 def _hopeless(trials: dict[Way, Trial], declared: Way, pairs: int, tried: int) -> str:
+    if not any(trial.finite for trial in trials.values()):
+        return f"None of {tried} ways gives embeddings that are finite: check the network's weights"
     way = max(trials, key=lambda way: trials[way].accuracy)
     return (
         f"None of {tried} ways gives more than {_percent(trials[way])} on {pairs} pairs ({in_full(way)}; "

@@ -40,7 +40,7 @@ def run(config: ConfigDict, workdir: epath.Path, open_network: OpenNetwork = loa
 
     Tries both orders of channels, the usual normalisations, and several crops, all with all: first on a few pairs, the
     best of them on more, and the finalists and what is declared on all drawn pairs, there with all of `FLIPS`. Ranks by
-    `diagnosis.decidability`, decides by `diagnosis.diagnose`. `workdir/doctor/<network>_<benchmark>.json` has the
+    `diagnosis.decidability`, decides by `diagnosis.diagnose`. `workdir/doctor/<network>/<benchmark>.json` has the
     figures of every way, the advice and the sentence, which is also the last line of the log.
 
     Keys of the config: `network` (a name under `workdir/recognition`, or a path); `benchmark`, `root` (see
@@ -112,7 +112,7 @@ def run(config: ConfigDict, workdir: epath.Path, open_network: OpenNetwork = loa
         ],
     }
     if mesh.is_lead():
-        files.write_json(workdir / "doctor" / f"{name}_{benchmark}.json", document)
+        files.write_json(workdir / "doctor" / name / f"{benchmark}.json", document)
     for line in (*_table(final, declared), found.sentence):
         logging.info("%s", line)
     return {key: document[key] for key in ("verdict", "sentence", "advice", "declared", "advised")}

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from etils import epath
 
 from sface_jax.recognition.network import Network
-from sface_jax.verification.benchmarks import open_benchmark
+from sface_jax.verification.benchmarks import distinct, open_benchmark
 from sface_jax.verification.embed import embed
 from sface_jax.verification.protocol import compare
 
@@ -30,7 +30,9 @@ def open_judge(
     Raises:
         UserError: a benchmark cannot be read.
     """
-    opened = [(found, found.images.all()) for found in (open_benchmark(entry, workdir, size) for entry in benchmarks)]
+    found = [open_benchmark(entry, workdir, size) for entry in benchmarks]
+    distinct([benchmark.name for benchmark in found])
+    opened = [(benchmark, benchmark.images.all()) for benchmark in found]
 
     def judge(network: Network) -> dict[str, float]:
         found = {}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Float32, Int, UInt8
+from jaxtyping import Float, Float32, Float64, Int, UInt8
 
 from sface_jax.recognition.features import Images, features
 from sface_jax.recognition.network import Network
@@ -51,16 +51,19 @@ def embed(
         progress=progress,
         whole_batches=whole_batches,
     )
-    return fuse(views, flip)
+    return fuse(views, flip).astype(np.float32)
 
 
-def fuse(features: Float32[np.ndarray, "k v d"], flip: str) -> Float32[np.ndarray, "k _"]:
-    """Puts the embeddings of picture and mirror image together, see `together`, and divides by the length."""
-    rows = together(features, flip)
+def fuse(features: Float32[np.ndarray, "k v d"], flip: str) -> Float64[np.ndarray, "k _"]:
+    """Puts the embeddings of picture and mirror image together, see `together`, and divides by the length.
+
+    In float64, as InsightFace's verification.py does; an embedding of zeros stays one.
+    """
+    rows = together(features.astype(np.float64), flip)
     return rows / np.linalg.norm(rows, axis=1, keepdims=True).clip(1e-12)
 
 
-def together(features: Float32[np.ndarray, "k v d"], flip: str) -> Float32[np.ndarray, "k _"]:
+def together(features: Float[np.ndarray, "k v d"], flip: str) -> Float[np.ndarray, "k _"]:
     """Puts the embeddings of picture and mirror image together; their length stays, by which some weigh pictures.
 
     Args:

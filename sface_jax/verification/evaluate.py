@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import io
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -18,22 +15,22 @@ from ml_collections import ConfigDict
 from sface_jax.core import files, mesh
 from sface_jax.core.errors import UserError
 from sface_jax.recognition.network import Network, OpenNetwork, fingerprint, load
-from sface_jax.verification import networks, overrides, table
+from sface_jax.verification import cache, networks, overrides, table
 from sface_jax.verification.benchmarks import (
+    AnyBenchmark,
     Benchmark,
-    TemplateBenchmark,
+    distinct,
     is_templates,
     open_benchmark,
     open_templates,
 )
-from sface_jax.verification.embed import FLIPS, features, fuse, together
+from sface_jax.verification.embed import FLIPS, fuse, together
 from sface_jax.verification.measure import PROTOCOLS, measure, measure_templates
 
 PIXELS = "pixels"
 SIZE = 112  # until a network says what it wants
 AXES = ("log", "normal")
 
-AnyBenchmark = Benchmark | TemplateBenchmark
 WritePage = Callable[..., None]
 """Writes a page into a folder; see `report.verification.write_page`, which `main` hands over."""
 
@@ -60,47 +57,60 @@ def run(
     workdir = epath.Path(workdir)
     _check(config)
     names, key = ((config.network,), "network") if config.network else (config.networks, "networks")
+    found = networks.find(names, workdir, key)
     loaded = {
         name: overrides.override(network, config.preprocessing)
-        for name, network in networks.load_all(networks.find(names, workdir, key), key, open_network).items()
+        for name, network in networks.load_all(found, key, open_network).items()
     }
+    if set(loaded) & set(config.baselines):
+        raise UserError(f"a network has the name of the baseline {PIXELS}: rename it, or set --config.baselines=()")
     documents: dict[str, dict[str, Any]] = {name: _document(name, config) for name in (*loaded, *config.baselines)}
     for name, network in loaded.items():
-        documents[name] |= {"flip": config.flip[0], "preprocessing": dataclasses.asdict(network.preprocessing)}
+        documents[name] |= {
+            "path": str(found[name]),
+            "fingerprint": fingerprint(network),
+            "flip": config.flip[0],
+            "preprocessing": dataclasses.asdict(network.preprocessing),
+        }
     shown: dict[tuple[str, str], Any] = {}
+    opened = [_open(config, entry, workdir) for entry in config.benchmarks]
+    distinct([benchmark.name for benchmark in opened])
+    batch_size = min(config.batch_size, max(len(benchmark.images) for benchmark in opened))
     smallest = min(network.preprocessing.size for network in loaded.values())
-    for entry in config.benchmarks:
-        opened = _open(config, entry, workdir)
+    for benchmark in opened:
         for name, document in documents.items():
-            size = loaded[name].preprocessing.size if name in loaded else smallest
-            benchmark = opened.at(size, config.crop)
             if name in loaded:
-                result = _judge(config, workdir, name, loaded[name], benchmark)
+                seen = benchmark.at(loaded[name].preprocessing.size, config.crop)
+                result = _judge(config, workdir, name, loaded[name], document["fingerprint"], seen, batch_size)
             elif isinstance(benchmark, Benchmark):
-                result = measure(pixels(benchmark.images.all()), benchmark, config.replicates)
+                seen = benchmark.at(smallest, config.crop)
+                result = measure(pixels(seen.images.all()), seen, config.replicates)
             else:
                 continue  # pixels know no templates
             document["benchmarks"][benchmark.name] = result
             if config.show_authentic and name in loaded and "hardest" in result:
-                shown[name, benchmark.name] = _hardest(result, benchmark)
+                shown[name, benchmark.name] = _hardest(result, seen)
     folder = workdir / "verification"
     if mesh.is_lead():
-        for name, document in documents.items():
-            files.write_json(folder / f"{name}.json", document)
         every = table.gather(folder, documents)
+        for name in documents:
+            files.write_json(folder / f"{name}.json", every[name])
         files.write_text(folder / "table.md", table.markdown(every))
         if write_page:
             tables = {words: table.rows(every, figure) for figure, words in table.FIGURES.items()}
             tables = {words: cells for words, cells in tables.items() if cells}
-            write_page(folder, every, tables, shown, log=config.det_axes == "log")
-        for figure in table.FIGURES:
-            for line in table.lines(every, figure):
-                logging.info("%s", line)
-    found: dict[str, dict[str, Any]] = {}
-    for name, document in documents.items():
-        for benchmark, result in document["benchmarks"].items():
-            found.setdefault(benchmark, {})[name] = table.headline(result)
-    return found
+            write_page(folder, every, tables, shown, notes=table.notes(every), log=config.det_axes == "log")
+        told = [line for figure in table.FIGURES for line in table.lines(every, figure)]
+        for line in (*told, *table.notes(every)):
+            logging.info("%s", line)
+    return {
+        benchmark.name: {
+            name: table.headline(document["benchmarks"][benchmark.name])
+            for name, document in documents.items()
+            if benchmark.name in document["benchmarks"]
+        }
+        for benchmark in opened
+    }
 
 
 def _check(config: ConfigDict) -> None:
@@ -116,7 +126,8 @@ def _check(config: ConfigDict) -> None:
 
 
 def _document(name: str, config: ConfigDict) -> dict[str, Any]:
-    return {"network": name, "flip": "none", "crop": config.crop, "protocols": PROTOCOLS, "benchmarks": {}}
+    told = {"network": name, "path": "", "fingerprint": "", "flip": "none", "crop": config.crop}
+    return told | {"protocols": PROTOCOLS, "benchmarks": {}}
 
 
 def _open(config: ConfigDict, entry: str, workdir: epath.Path) -> AnyBenchmark:
@@ -128,15 +139,22 @@ def _open(config: ConfigDict, entry: str, workdir: epath.Path) -> AnyBenchmark:
 
 
 def _judge(
-    config: ConfigDict, workdir: epath.Path, name: str, network: Network, benchmark: AnyBenchmark
+    config: ConfigDict,
+    workdir: epath.Path,
+    name: str,
+    network: Network,
+    fingerprint: str,
+    benchmark: AnyBenchmark,
+    batch_size: int,
 ) -> dict[str, Any]:
     """A network's result on a benchmark: by the first way of `config.flip`, the headlines of the others beside it."""
-    views, speed = _features(config, workdir, name, network, benchmark)
+    kept, mirror = workdir / "verification" / "embeddings", set(config.flip) != {"none"}
+    embedded = cache.embed(kept, name, network, fingerprint, benchmark, mirror=mirror, batch_size=batch_size)
     try:
-        measured = {flip: _measure(config, views, flip, benchmark) for flip in config.flip}
+        measured = {flip: _measure(config, embedded.features, flip, benchmark) for flip in config.flip}
     except UserError as error:
         raise UserError(f"{name} on {benchmark.name}: {error}") from error
-    result = measured[config.flip[0]] | speed
+    result = measured[config.flip[0]] | embedded.speed
     if len(measured) > 1:
         result["flips"] = {flip: table.headline(of) for flip, of in measured.items()}
     return result
@@ -159,7 +177,8 @@ def _hardest(result: dict[str, Any], benchmark: Benchmark) -> list[dict[str, Any
     """The pairs of `measure.hardest` with their pictures' names and pixels."""
     found = []
     for pair in result["hardest"]:
-        sides = benchmark.pairs.first[pair["pair"]], benchmark.pairs.second[pair["pair"]]
+        (at,) = np.flatnonzero(benchmark.places == pair["pair"])
+        sides = benchmark.pairs.first[at], benchmark.pairs.second[at]
         named = [benchmark.images.names[i] for i in sides]
         found.append(pair | {"names": named, "pictures": list(benchmark.images.images(np.array(sides)))})
     return found
@@ -174,35 +193,3 @@ def pixels(images: UInt8[np.ndarray, "n s s 3"]) -> Float32[np.ndarray, "n d"]:
     flat = grey.reshape(len(grey), -1)
     flat = flat - flat.mean(1, keepdims=True)
     return flat / np.linalg.norm(flat, axis=1, keepdims=True).clip(1e-12)
-
-
-def _features(
-    config: ConfigDict, workdir: epath.Path, name: str, network: Network, benchmark: AnyBenchmark
-) -> tuple[Float32[np.ndarray, "n v d"], dict[str, float]]:
-    """Embeddings of a benchmark's pictures, from the cache where it holds just these, and how fast they were made."""
-    path = workdir / "verification" / "embeddings" / f"{name}_{benchmark.name}.npz"
-    mirror = set(config.flip) != {"none"}
-    key = hashlib.sha256(f"{benchmark.digest} {config.crop} {mirror} {fingerprint(network)}".encode()).hexdigest()
-    if path.exists():
-        with np.load(io.BytesIO(path.read_bytes())) as stored:
-            if str(stored["key"]) == key:
-                speed = {word: float(stored[word]) for word in ("embedding_seconds", "pictures_per_second")}
-                return stored["features"], speed
-    began = time.perf_counter()
-    views = features(
-        network,
-        benchmark.images,
-        batch_size=config.batch_size,
-        whole_batches=True,
-        mirror=mirror,
-        progress=f"{name} on {benchmark.name}",
-    )
-    seconds = time.perf_counter() - began
-    speed = {"embedding_seconds": seconds, "pictures_per_second": len(views) / seconds}
-    logging.info(
-        "%s embedded %s pictures%s in %.1f s, compilation included: %.1f pictures/s",
-        *(name, len(views), " and their mirror images" if mirror else "", seconds, speed["pictures_per_second"]),
-    )
-    if mesh.is_lead():
-        files.write_npz(path, features=views, key=np.array(key), **{word: np.array(x) for word, x in speed.items()})
-    return views, speed

@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32
+from absl import logging
+from jaxtyping import Float, Float32
 
+from sface_jax.core.errors import UserError
 from sface_jax.verification import bootstrap, curves, identification, templates
 from sface_jax.verification.benchmarks import Benchmark, TemplateBenchmark
 from sface_jax.verification.protocol import Comparisons, compare
+from sface_jax.verification.table import DEALT
 
 PROTOCOLS = {
     "insightface": "what InsightFace's verification.py computes: squared distance, accepted below a threshold of "
@@ -21,7 +24,7 @@ RATES = (1e-1, 1e-2, 1e-3, 1e-4)
 HARDEST = 10
 
 
-def measure(embeddings: Float32[np.ndarray, "n d"], benchmark: Benchmark, replicates: int = 1000) -> dict[str, Any]:
+def measure(embeddings: Float[np.ndarray, "n d"], benchmark: Benchmark, replicates: int = 1000) -> dict[str, Any]:
     """Measures the embeddings of a benchmark's pictures, in the same order.
 
     Args:
@@ -31,12 +34,18 @@ def measure(embeddings: Float32[np.ndarray, "n d"], benchmark: Benchmark, replic
 
     Returns:
         InsightFace's figures, with "exact" beside them; "interval_95" of them from a bootstrap over subjects; "roc",
-        false and true match rates; "hardest", the pairs furthest on the wrong side; counts and hashes.
+        false and true match rates; "hardest", the pairs furthest on the wrong side; counts and hashes. "order" is
+        "dealt anew" where the folds are not those of the file: InsightFace's figures are then others.
 
     Raises:
         UserError: see `protocol.compare`.
     """
     pairs = benchmark.pairs
+    empty = int((~embeddings.any(1)).sum())
+    if empty == len(embeddings):
+        raise UserError("all embeddings are zero: check the network's weights and its preprocessing")
+    if empty:
+        logging.warning("%s: %d of %d embeddings are zero", benchmark.name, empty, len(embeddings))
     first, second = embeddings[pairs.first], embeddings[pairs.second]
     compared = compare(first, second, pairs.same, pairs.folds, uneven=True)
     accuracy, tar = compared.accuracy(), compared.tar_at_far(1e-3)
@@ -69,9 +78,12 @@ def measure(embeddings: Float32[np.ndarray, "n d"], benchmark: Benchmark, replic
         "pairs": len(pairs),
         "mated": int(pairs.same.sum()),
         "pictures": len(benchmark.images),
+        "zero_embeddings": empty,
+        "order": "of the file" if (np.diff(benchmark.places) > 0).all() else DEALT,
+        "left_out": benchmark.left_out,
         "sha256": benchmark.digest,
         "file_sha256": benchmark.file,
-        "hardest": hardest(compared),
+        "hardest": [pair | {"pair": int(benchmark.places[pair["pair"]])} for pair in hardest(compared)],
     }
 
 

@@ -195,8 +195,8 @@ def compare(a: Embeddings, b: Embeddings, same: Same, folds: int = 10, *, uneven
     return Comparisons(distance, same, fold, folds, sweep(distance, same * folds + fold, 2 * folds))
 
 
-def check_folds(pairs: int, folds: int, uneven: bool = False) -> None:
-    """Refuses folds that do not divide the pairs.
+def check_folds(pairs: int, folds: int, uneven: bool = False, flag: str = "uneven=True") -> None:
+    """Refuses folds that do not divide the pairs, but where `uneven` allows them; `flag` is how to say so.
 
     Raises:
         UserError: see above.
@@ -209,7 +209,7 @@ def check_folds(pairs: int, folds: int, uneven: bool = False) -> None:
         use = f"use {' or '.join(map(str, nearest))} folds, or " if nearest else ""
         raise UserError(
             f"{pairs} pairs do not divide into {folds} folds: {use}allow folds of unequal length, as InsightFace has "
-            "them (uneven_folds=True)"
+            f"them ({flag})"
         )
 
 

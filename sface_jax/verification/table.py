@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+from absl import logging
 from etils import epath
 
 from sface_jax.core import files
+from sface_jax.core.errors import UserError
 
 Documents = Mapping[str, Mapping[str, Any]]
 """network -> what `verification/<network>.json` holds."""
+
+DEALT = "dealt anew"
+MISSED = 5e-3  # a FAR of the test folds that is no longer about 1e-3
+_MARKS = {
+    "†": "† The pairs were dealt anew into folds, for in the order of the file mated ones lie together: published "
+    "evaluators, which keep that order, tell other figures.",
+    "‡": f"‡ The threshold that the other folds gave accepts more than {100 * MISSED:g} % of the non-mated pairs.",
+}
 
 FIGURES = {
     "accuracy": "accuracy in %, mean ± standard deviation over folds",
@@ -21,28 +31,59 @@ FIGURES = {
 
 def headline(result: Mapping[str, Any]) -> dict[str, Any]:
     """The figures of a result by which networks are compared; those of each flip mode, where several were measured."""
-    return {key: result[key] for key in ("std", "flips", *FIGURES) if key in result}
+    return {key: result[key] for key in ("std", "far", "order", "flips", *FIGURES) if key in result}
 
 
-def gather(folder: epath.Path, documents: Documents) -> dict[str, Mapping[str, Any]]:
-    """Adds what earlier runs left in the folder, as far as it was measured on the same files of pairs.
+def gather(folder: epath.Path, documents: Documents) -> dict[str, dict[str, Any]]:
+    """Adds what earlier runs left in the folder, as far as it may stand beside what this run measured.
+
+    That is: of a network of this run, other benchmarks, where network, mirror images and crop are the same still; of
+    other networks, what was measured on the same pictures and pairs in the same folds, cropped and weighed alike.
 
     Args:
         folder: `verification` of a work directory.
         documents: of this run.
     """
-    same = {(name, result["file_sha256"]) for of in documents.values() for name, result in of["benchmarks"].items()}
-    found = dict(documents)
+    measured = {of: _terms(result, document) for document in documents.values() for of, result in _results(document)}
+    found = {name: dict(document) for name, document in documents.items()}
     for path in sorted(folder.glob("*.json")):
-        earlier = files.read_json(path)
-        benchmarks = {
-            name: result
-            for name, result in earlier.get("benchmarks", {}).items()
-            if (name, result.get("file_sha256")) in same
+        earlier = _ours(path)
+        if earlier is None:
+            continue
+        now = documents.get(path.stem)
+        if now and any(now[key] != earlier.get(key) for key in ("fingerprint", "flip", "crop")):
+            continue
+        fitting = {
+            of: result
+            for of, result in _results(earlier)
+            if measured.get(of, _terms(result, earlier)) == _terms(result, earlier)
         }
-        if path.stem not in found and benchmarks:
-            found[path.stem] = {**earlier, "benchmarks": benchmarks}
+        if now:
+            found[path.stem]["benchmarks"] = fitting | now["benchmarks"]
+        elif fitting:
+            found[path.stem] = {**earlier, "benchmarks": fitting}
     return found
+
+
+def _ours(path: epath.Path) -> dict[str, Any] | None:
+    """A document of an earlier run; nothing where the file is another's."""
+    try:
+        document = files.read_json(path)
+        list(_results(document))
+        return document if {"protocols", "fingerprint", "flip", "crop"} <= document.keys() else None
+    except (UserError, AttributeError, KeyError, TypeError):
+        logging.warning("%s is not what this stage wrote: it is left out of the table", path)
+        return None
+
+
+def _results(document: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    return iter(document["benchmarks"].items())
+
+
+def _terms(result: Mapping[str, Any], document: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What must be equal for two results on a benchmark to be compared."""
+    own = tuple(result.get(key) for key in ("sha256", "folds", "order", "norm_weighting", "detector_weighting"))
+    return (*own, document["crop"])
 
 
 def rows(documents: Documents, figure: str = "accuracy") -> list[list[str]]:
@@ -85,17 +126,29 @@ def lines(documents: Documents, figure: str = "accuracy") -> list[str]:
     return [FIGURES[figure], *text] if cells else []
 
 
+def notes(documents: Documents) -> list[str]:
+    """What marks in the cells mean, of those that occur."""
+    cells = [cell for figure in FIGURES for row in rows(documents, figure) for cell in row]
+    return [told for mark, told in _MARKS.items() if any(mark in cell for cell in cells)]
+
+
 def markdown(documents: Documents) -> str:
     """The tables of all `FIGURES`, ready for a page of documentation."""
     parts = []
     for figure, words in FIGURES.items():
         cells = rows(documents, figure)
         if cells:
-            head, *rest = (f"| {' | '.join(row)} |" for row in cells)
+            head, *rest = (f"| {' | '.join(map(_escaped, row))} |" for row in cells)
             parts += [f"{words[0].upper()}{words[1:]}:", "", head, "|---" * len(cells[0]) + "|", *rest, ""]
-    return "\n".join(parts)
+    return "\n".join([*parts, *notes(documents), ""])
+
+
+def _escaped(cell: str) -> str:
+    return cell.replace("&", "&amp;").replace("<", "&lt;").replace("|", "&#124;")
 
 
 def _cell(result: Mapping[str, Any], figure: str) -> str:
     spread = f" ± {100 * result['std']:.2f}" if figure == "accuracy" else ""
-    return f"{100 * result[figure]:.2f}{spread}"
+    dealt = " †" if result.get("order") == DEALT else ""
+    missed = " ‡" if figure == "tar_at_far_1e-3" and result.get("far", 0) > MISSED else ""
+    return f"{100 * result[figure]:.2f}{spread}{dealt}{missed}"

@@ -130,7 +130,7 @@ def test_numbers():
         ("1\nA_B\t2\n", "line 2 has 2 fields"),
         ("2\nA_B\t2\t2\n", "lists 1 pairs, its first line promises 4"),
         ("1\nA_B\t2\ts1\t1\nA_B\t2\t2\n", "line 2: each fold lists 1 mated"),
-        ("", "no pairs file in LFW's format"),
+        ("", "is empty: a pairs file has lines"),
         ("hello\n", "no pairs file in LFW's format"),
         ("0\nA_B\t2\t2\n", "no pairs file in LFW's format"),
     ],

@@ -10,7 +10,7 @@ from sface_jax.core import files, pictures
 from sface_jax.core.errors import UserError
 from sface_jax.data import pairs
 from sface_jax.data.pairs import Pairs
-from sface_jax.verification.benchmarks import linked, open_benchmark
+from sface_jax.verification.benchmarks import linked, open_benchmark, parse
 from tests.verification import tiny
 
 PEOPLE, EACH = 10, 4
@@ -95,6 +95,35 @@ def test_a_crop_keeps_the_centre(faces, crop):
 def test_what_is_wrong_is_one_clear_line(faces, file, options, told):
     with pytest.raises(UserError, match=told) as error:
         opened(faces, file, **options)
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_of_windows_means_the_same(faces):
+    for file in ("lfw.txt", "list.txt"):
+        text = (faces / file).read_text().replace("\n", "  \r\n")
+        (faces / "windows.txt").write_bytes(b"\xef\xbb\xbf" + text.encode())
+        assert opened(faces, "windows.txt").digest == opened(faces, file).digest
+
+
+@pytest.mark.parametrize(
+    ("entry", "parts"),
+    [
+        ("lfw=gs://b/pairs.txt:gs://b/faces", ("lfw", "gs://b/pairs.txt", "gs://b/faces")),
+        ("lfw=/a:b/pairs.txt:/f", ("lfw", "/a:b/pairs.txt", "/f")),
+        ("/data/a=b/x.bin", ("x", "/data/a=b/x.bin", "root")),
+        ("x=pack.bin", ("x", "pack.bin", "root")),
+    ],
+)
+def test_entries(entry, parts):
+    assert parse(entry, "root") == parts
+
+
+def test_a_picture_that_cannot_be_decoded_is_named_at_once(faces):
+    lines = "p0/p0_0001.png broken.png 1\np1/p1_0001.png p2/p2_0001.png 0\n"
+    files.write_text(faces / "two.txt", lines * 2)
+    (faces / "pictures" / "broken.png").write_bytes(b"none")
+    with pytest.raises(UserError, match="pictures: broken.png .*: mend it") as error:
+        opened(faces, "two.txt", folds=2, uneven_folds=True)
     assert "\n" not in str(error.value)
 
 

@@ -37,8 +37,8 @@ def test_the_same_seed_gives_the_same_intervals_and_rates_have_theirs():
     found = bootstrap.intervals(compared, first, second, replicates=100)
     assert found == bootstrap.intervals(compared, first, second, replicates=100)
     assert found != bootstrap.intervals(compared, first, second, replicates=100, seed=1)
-    assert list(found) == ["accuracy", "tmr_at_fmr_0.01", "tmr_at_fmr_0.001"]
-    low, high = found["tmr_at_fmr_0.01"]
+    assert list(found) == ["accuracy", "tmr_at_fmr_1e-2", "tmr_at_fmr_1e-3"]
+    low, high = found["tmr_at_fmr_1e-2"]
     points = compared.points()
     assert low <= (points.true_accepts[points.false_accepts <= 5][0] / points.true_accepts[0]) <= high
 
@@ -51,3 +51,4 @@ def test_without_doubt_there_is_no_width():
     subjects = np.arange(100)
     found = bootstrap.intervals(compared, subjects, np.where(same, subjects, (subjects + 50) % 100), replicates=50)
     assert found["accuracy"] == (1.0, 1.0)
+    assert bootstrap.intervals(compared, subjects % 9, subjects % 9, replicates=50) == {}

@@ -89,7 +89,7 @@ def test_order_and_crop_are_found_together(workdir, network):
     assert f"{shares[0]} as declared, {shares[1]} with bgr and crop 0.7 on 120 pairs" in told["sentence"]
     assert Patterns.traced <= 2  # one program for all ways
 
-    document = files.read_json(workdir / "doctor" / "net_made.json")
+    document = files.read_json(workdir / "doctor" / "net/made.json")
     assert document["sentence"] == told["sentence"] and document["pairs"] == 120 and document["ways"] == 48
     tried = document["tried"]
     assert sum(way["flip"] == "none" for way in tried) == 48
