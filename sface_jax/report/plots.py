@@ -40,6 +40,7 @@ DASHES = {"synthetic": (0, (6, 2)), "distillation": (0, (1, 1)), "combined": (0,
 STROKES = ("authentic", "synthetic", "distillation", "combined", "other")
 MARKERS = {"authentic": "o", "synthetic": "s", "distillation": "^", "combined": "D", "cross": "D", "other": "o"}
 
+_SHORT = 22  # characters of labels of which two stand side by side in a legend
 WIDTH = 4.3  # inches; small enough that the labels stay readable when a phone scales the drawing to its width
 STYLE = {
     "svg.fonttype": "none",
@@ -120,8 +121,9 @@ def _figure(height: float, rows: int = 1) -> tuple[Figure, np.ndarray]:
     return figure, figure.subplots(rows, 1, sharex=True, squeeze=False)[:, 0]
 
 
-def _below(axes: Axes, columns: int = 2) -> None:
+def _below(axes: Axes) -> None:
     handles, labels = axes.get_legend_handles_labels()
+    columns = 2 if max(map(len, labels), default=0) <= _SHORT else 1
     rows = -(-len(labels) // columns)
     axes.figure.set_figheight(axes.figure.get_figheight() + 0.19 * max(rows - 2, 0))
     axes.figure.legend(handles, labels, loc="outside lower left", ncols=columns, handlelength=2.4)
