@@ -55,14 +55,13 @@ def sweep(distances: Float64[np.ndarray, " p"], group: Integer[np.ndarray, " p"]
     high, low = (bits >> np.uint64(32)).astype(np.uint32), bits.astype(np.uint32)
     of_none = np.pad(group.astype(np.int32), padding, constant_values=groups)
     order, accepted = jax.device_get(_sorted_counts(high, low, of_none, groups))
-    return Sweep(distances[order[:count]], order[:count], accepted[:, : count + 1])
+    return Sweep(distances[order[:count]], order[:count], accepted[: count + 1].T)
 
 
 @functools.partial(jax.jit, static_argnames="groups")
 def _sorted_counts(
     high: UInt32[Array, " p"], low: UInt32[Array, " p"], group: Int[Array, " p"], groups: int
-) -> tuple[Int[Array, " p"], Int[Array, "groups p+1"]]:
-    order = jnp.arange(len(high), dtype=jnp.int32)
-    *_, group, order = jax.lax.sort((high, low, group, order), num_keys=2)
-    members = group == jnp.arange(groups, dtype=group.dtype)[:, None]  # [groups, p]
-    return order, jnp.pad(jnp.cumsum(members, axis=1, dtype=jnp.int32), [(0, 0), (1, 0)])
+) -> tuple[Int[Array, " p"], Int[Array, "p+1 groups"]]:
+    *_, order = jax.lax.sort((high, low, jnp.arange(len(high), dtype=jnp.int32)), num_keys=2)
+    members = group[order][:, None] == jnp.arange(groups, dtype=group.dtype)  # [p, groups]
+    return order, jnp.pad(jnp.cumsum(members, axis=0, dtype=jnp.int32), [(1, 0), (0, 0)])
