@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Int
 
+from sface_jax.core import winograd
 from sface_jax.core.arrays import AnyArray
 
 FIR = (0.125, 0.375, 0.375, 0.125)
@@ -40,7 +41,7 @@ def convolve(x: Images, kernel: Float[AnyArray, "k k c d"]) -> Float[AnyArray, "
     plain = functools.partial(_correlate, padding=kernel.shape[0] // 2)
     # On CPUs from this size on, what Winograd saves in products is more than what it adds in additions.
     if kernel.shape[0] == 3 and x.dtype == jnp.float32 and min(c, kernel.shape[-1]) >= 256 and min(h, w) >= 16:
-        return jax.lax.platform_dependent(x, kernel, cpu=_winograd, default=plain)
+        return jax.lax.platform_dependent(x, kernel, cpu=winograd.correlate, default=plain)
     return plain(x, kernel)
 
 
@@ -50,33 +51,6 @@ def _correlate(
     return jax.lax.conv_general_dilated(
         x, kernel.astype(x.dtype), (stride, stride), [(padding, padding)] * 2, dimension_numbers=LAYOUT
     )
-
-
-def _winograd(x: Images, kernel: Float[AnyArray, "3 3 c d"]) -> Float[AnyArray, "n h w d"]:
-    """A 3x3 convolution with 16 products for each 2x2 pixels in place of 36: F(2x2, 3x3) (Lavin and Gray 2015).
-
-        y = A^T [(G g G^T) * (B^T d B)] A
-
-    Height and width must be even. Its gradients have the same form, and so the same saving.
-    """
-    n, h, w, c = x.shape
-
-    def windows(d: Float[AnyArray, "n _ _ c"], axis: int) -> list[Float[AnyArray, "n _ _ c"]]:
-        d0, d1, d2, d3 = (jax.lax.slice_in_dim(d, i, i + d.shape[axis] - 3, 2, axis) for i in range(4))
-        return [d0 - d2, d1 + d2, d2 - d1, d1 - d3]  # B^T d
-
-    def taps(g: Float[AnyArray, "3 *rest"]) -> list[Float[AnyArray, "*rest"]]:
-        return [g[0], 0.5 * (g[0] + g[1] + g[2]), 0.5 * (g[0] - g[1] + g[2]), g[2]]  # G g
-
-    def pixels(m: Float[AnyArray, "4 *rest"], axis: int) -> Float[AnyArray, "..."]:
-        return jnp.stack([m[0] + m[1] + m[2], m[1] - m[2] - m[3]], axis)  # A^T m
-
-    padded = jnp.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0)])
-    tiles = jnp.stack([tile for row in windows(padded, 1) for tile in windows(row, 2)])  # [16, n, h/2, w/2, c]
-    kernels = jnp.stack([tap for row in taps(kernel) for tap in taps(row)])  # [16, c, d]
-    products = (tiles.reshape(16, -1, c) @ kernels).reshape(4, 4, n, h // 2, w // 2, -1)
-    rows = pixels(products, 3)  # [4, n, h/2, 2, w/2, d], the second of the two axes of 4 now leading
-    return pixels(rows, 4).reshape(n, h, w, -1)
 
 
 def _blur_axis(x: Images, axis: int, before: int, after: int, stride: int) -> Float[AnyArray, "n _ _ c"]:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sface_jax.core import winograd
 from sface_jax.gan import ops
 from tests.gan import definitions
 from tests.gan.conftest import nhwc
@@ -94,7 +95,7 @@ def test_convolutions_that_resample_are_what_they_say():
 
 
 LOWERINGS = {
-    "winograd": (ops._winograd, functools.partial(ops._correlate, padding=1), (2, 6, 8, 4)),
+    "winograd": (winograd.correlate, functools.partial(ops._correlate, padding=1), (2, 6, 8, 4)),
     "transposed": (ops._transposed_as_product, ops._transposed, (2, 3, 4, 4)),
     "strided": (ops._strided_as_product, functools.partial(ops._correlate, stride=2), (2, 7, 9, 4)),
 }
