@@ -90,19 +90,8 @@ def run(
             document["benchmarks"][benchmark.name] = result
             if config.show_authentic and name in loaded and "hardest" in result:
                 shown[name, benchmark.name] = _hardest(result, seen)
-    folder = workdir / "verification"
     if mesh.is_lead():
-        every = table.gather(folder, documents)
-        for name in documents:
-            files.write_json(folder / f"{name}.json", every[name])
-        files.write_text(folder / "table.md", table.markdown(every))
-        if write_page:
-            tables = {words: table.rows(every, figure) for figure, words in table.FIGURES.items()}
-            tables = {words: cells for words, cells in tables.items() if cells}
-            write_page(folder, every, tables, shown, notes=table.notes(every), log=config.det_axes == "log")
-        told = [line for figure in table.FIGURES for line in table.lines(every, figure)]
-        for line in (*told, *table.notes(every)):
-            logging.info("%s", line)
+        _write(config, workdir / "verification", documents, shown, write_page)
     return {
         benchmark.name: {
             name: table.headline(document["benchmarks"][benchmark.name])
@@ -111,6 +100,27 @@ def run(
         }
         for benchmark in opened
     }
+
+
+def _write(
+    config: ConfigDict,
+    folder: epath.Path,
+    documents: dict[str, dict[str, Any]],
+    shown: dict[tuple[str, str], Any],
+    write_page: WritePage | None,
+) -> None:
+    """Writes what was measured, with what earlier runs left, and tells the table."""
+    every = table.gather(folder, documents)
+    for name in documents:
+        files.write_json(folder / f"{name}.json", every[name])
+    files.write_text(folder / "table.md", table.markdown(every))
+    tables = {words: table.rows(every, figure) for figure, words in table.FIGURES.items()}
+    notes = table.notes(every)
+    if write_page:
+        having = {words: cells for words, cells in tables.items() if cells}
+        write_page(folder, every, having, shown, notes=notes, log=config.det_axes == "log")
+    for line in (*(line for figure in table.FIGURES for line in table.lines(every, figure)), *notes):
+        logging.info("%s", line)
 
 
 def _check(config: ConfigDict) -> None:
