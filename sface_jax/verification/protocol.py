@@ -170,26 +170,9 @@ def compare(a: Embeddings, b: Embeddings, same: Same, folds: int = 10, *, uneven
         UserError: the numbers of embeddings and labels differ, an embedding is not finite, all pairs are of one kind,
             or the folds do not divide the pairs.
     """
-    a, b, same = np.asarray(a), np.asarray(b), np.asarray(same, bool)
-    if not (a.ndim == 2 and a.shape == b.shape and same.shape == (len(a),)):
-        raise UserError(
-            f"first and second embeddings of shapes {a.shape} and {b.shape} do not go with {len(same)} labels: each "
-            "pair needs two embeddings of one length, and one label"
-        )
-    check_folds(len(a), folds, uneven)
-    if same.all() or not same.any():
-        raise UserError(
-            f"all {len(same)} pairs are {'mated' if same.all() else 'non-mated'}: a benchmark needs pairs of the same "
-            "person and pairs of different people, check the labels"
-        )
-    distance = _distances(a, b)
-    broken = np.flatnonzero(~np.isfinite(distance))
-    if len(broken):
-        raise UserError(
-            f"the embeddings of {len(broken)} of {len(a)} pairs are not finite, the first of them pair {broken[0]}: "
-            "check the network's weights and its preprocessing"
-        )
-    fold = np.repeat(np.arange(folds), [len(part) for part in np.array_split(np.empty(len(a)), folds)])
+    distance, same = _compared(a, b, same)
+    check_folds(len(same), folds, uneven)
+    fold = np.repeat(np.arange(folds), [len(part) for part in np.array_split(same, folds)])
     return Comparisons(distance, same, fold, folds, sweep(distance, same * folds + fold, 2 * folds))
 
 
@@ -272,7 +255,8 @@ def roc(
     Raises:
         UserError: see `compare`.
     """
-    found = compare(a, b, same, folds=2, uneven=True).points()
+    distance, same = _compared(a, b, same)
+    found = curves.operating_points(-distance[same], -distance[~same])
     kept = curves.thin(found.fmr, found.fnmr, points)[::-1]
     return found.fmr[kept], 1 - found.fnmr[kept]
 
@@ -289,6 +273,29 @@ def grid_roc(
         UserError: see `compare`.
     """
     return compare(a, b, same, folds, uneven=uneven).grid_roc()
+
+
+def _compared(a: Embeddings, b: Embeddings, same: Same) -> tuple[Float64[np.ndarray, " p"], Bool[np.ndarray, " p"]]:
+    """The squared distance of each pair, and whether it is mated; see `compare` for what is refused."""
+    a, b, same = np.asarray(a), np.asarray(b), np.asarray(same, bool)
+    if not (a.ndim == 2 and a.shape == b.shape and same.shape == (len(a),)):
+        raise UserError(
+            f"first and second embeddings of shapes {a.shape} and {b.shape} do not go with {len(same)} labels: each "
+            "pair needs two embeddings of one length, and one label"
+        )
+    if same.all() or not same.any():
+        raise UserError(
+            f"all {len(same)} pairs are {'mated' if same.all() else 'non-mated'}: a benchmark needs pairs of the same "
+            "person and pairs of different people, check the labels"
+        )
+    distance = _distances(a, b)
+    broken = np.flatnonzero(~np.isfinite(distance))
+    if len(broken):
+        raise UserError(
+            f"the embeddings of {len(broken)} of {len(a)} pairs are not finite, the first of them pair {broken[0]}: "
+            "check the network's weights and its preprocessing"
+        )
+    return distance, same
 
 
 def _distances(a: Num[np.ndarray, "p d"], b: Num[np.ndarray, "p d"]) -> Float64[np.ndarray, " p"]:

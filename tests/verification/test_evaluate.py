@@ -114,7 +114,8 @@ def test_templates_beside_pairs(workdir, tmp_path):
     plain = config(benchmarks=(f"ijb=templates:{folder}",), norm_weighting=False, detector_weighting=False)
     run(plain, workdir)
     other = files.read_json(workdir / "verification" / "combined.json")["benchmarks"]["ijb"]
-    assert other["roc"] != found["roc"] and other["detector_weighting"] is False
+    thresholds = [one["exact"]["tmr_at_fmr"]["1e-1"]["threshold"] for one in (found, other)]
+    assert thresholds[0] != thresholds[1] and other["detector_weighting"] is False
     assert "24 templates" in (workdir / "verification" / "index.html").read_text()
     assert "| network | ijb |" in (workdir / "verification" / "table.md").read_text()
     with pytest.raises(UserError, match="--config.crop=1.0"):
