@@ -5,7 +5,7 @@
 
 Needs: a recogniser and a benchmark, as configs/verify.py takes them, and what was used there: `preprocessing`, `crop`,
 `flip`. Without these it is what the network says of itself, whole pictures, and the sum with the mirror image.
-Expected: in about two minutes on a CPU, seconds on an accelerator, a table of the best ways to bring pictures before
+Expected: in about a minute on a CPU, seconds on an accelerator, a table of the best ways to bring pictures before
 the network, and one sentence, such as
 
     The network wants BGR, not RGB: 96.2 % as declared, 99.3 % with bgr on 500 pairs (d' 4.02 and 5.31);
