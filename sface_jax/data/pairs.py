@@ -49,8 +49,12 @@ class Pairs:
 
         Pairs that do not fill a round are left out.
         """
-        order = _deal(np.flatnonzero(self.same), np.flatnonzero(~self.same), folds)
+        order = self.dealt(folds)
         return Pairs(self.first[order], self.second[order], self.same[order], folds)
+
+    def dealt(self, folds: int) -> Integer[np.ndarray, " k"]:
+        """The places of the pairs that `in_folds` deals, in its order."""
+        return _deal(np.flatnonzero(self.same), np.flatnonzero(~self.same), folds)
 
 
 def _deal(mated: np.ndarray, non_mated: np.ndarray, folds: int) -> np.ndarray:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from importlib import resources
 
 import jinja2
-from markupsafe import Markup
 
 from sface_jax.report import words
 
@@ -13,18 +12,17 @@ _FILTERS = (words.percent, words.decimal, words.count, words.ratio, words.durati
 
 
 def template(name: str) -> jinja2.Template:
-    """A template of this package; `style` in it is the style that all pages share, and the words' formats are filters.
+    """A template of this package; the words' formats are filters in it.
 
     Args:
-        name: of a file beside this one.
+        name: of a file beside this one. It may include others, such as `head.html`.
     """
     environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.FunctionLoader(lambda name: (resources.files("sface_jax.report") / name).read_text("utf-8")),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
     )
     environment.filters |= {shown.__name__: shown for shown in _FILTERS}
-    environment.globals["style"] = Markup(_read("style.css"))
-    return environment.from_string(_read(name))
-
-
-def _read(name: str) -> str:
-    return (resources.files("sface_jax.report") / name).read_text("utf-8")
+    return environment.get_template(name)

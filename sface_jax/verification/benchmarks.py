@@ -119,20 +119,29 @@ def open_benchmark(
     if is_templates(entry):
         raise UserError(f"{entry} names templates, which have no place here: name pairs")
     if entry in splits.JUDGING:
-        read = _of_dataset(entry, workdir)
-        images = Pictures(read.content, read.names, str(workdir / "authentic"), size, crop)
-        return _benchmark(entry, images, read, _sha256(_pairs_of(entry, workdir)), read.pairs.folds, uneven=False)
-    name, pairs_file, folder = parse(entry, root)
-    if pairs_file.endswith(".bin"):
-        read = _pack(pairs_file)
+        name, read = entry, _of_dataset(entry, workdir)
     else:
-        paths, drawn = pairs.read_pairs_file(pairs_file, folder)
-        # LFW's format names people; a list of paths need not
-        subjects = None if pairs.is_list(pairs_file) else [path.parent.name for path in paths]
-        names = [str(path.relative_to(folder)) for path in paths]
-        read = _Read(lambda index: paths[index].read_bytes(), names, drawn, subjects)
-    images = Pictures(read.content, read.names, folder or pairs_file, size, crop)
-    return _benchmark(name, images, read, _sha256(pairs_file), folds, uneven_folds)
+        name, pairs_file, folder = parse(entry, root)
+        read = _pack(pairs_file) if pairs_file.endswith(".bin") else _list(pairs_file, folder)
+    drawn, places = read.pairs, np.arange(len(read.pairs))
+    if drawn.folds == 1:
+        drawn, places = _in_folds(name, drawn, folds, uneven_folds)
+    images = Pictures(read.content, read.names, read.where, size, crop)
+    digest = hashlib.sha256(images.digest())
+    for part in (drawn.first, drawn.second, drawn.same):
+        digest.update(np.ascontiguousarray(part, np.int64).data)
+    named = read.subjects is not None
+    return Benchmark(
+        name,
+        images,
+        drawn,
+        digest.hexdigest(),
+        subjects=np.unique(read.subjects, return_inverse=True)[1] if named else linked(drawn, len(images)),
+        subjects_named=named,
+        file=hashlib.sha256(epath.Path(read.file).read_bytes()).hexdigest(),
+        places=places,
+        left_out=len(read.pairs) - len(drawn),
+    )
 
 
 def open_templates(entry: str, size: int) -> TemplateBenchmark:
@@ -196,16 +205,14 @@ def parse(entry: str, root: str = "") -> tuple[str, str, str]:
 
 
 class _Read(NamedTuple):
-    """What a file of pairs speaks of; `subjects` are names, where they are known."""
+    """What a file of pairs speaks of; `where` is for error lines, `subjects` are names, where they are known."""
 
+    file: files.PathLike
     content: Callable[[int], bytes]
     names: Sequence[str]
+    where: str
     pairs: Pairs
     subjects: Sequence[str] | None
-
-
-def _pairs_of(name: str, workdir: epath.Path) -> epath.Path:
-    return workdir / "authentic" / f"{name}_pairs.txt"
 
 
 def _of_dataset(name: str, workdir: epath.Path) -> _Read:
@@ -215,36 +222,39 @@ def _of_dataset(name: str, workdir: epath.Path) -> _Read:
             f"{workdir / 'authentic'} has no identities for {name}: prepare it with --config.{name}_identities, "
             f"or leave {name} out of config.benchmarks"
         )
-    split = opened[name]
-    drawn = pairs.read_split_pairs(_pairs_of(name, workdir), split)
+    split, file = opened[name], workdir / "authentic" / f"{name}_pairs.txt"
+    drawn = pairs.read_split_pairs(file, split)
     used, positions = np.unique(np.concatenate([drawn.first, drawn.second]), return_inverse=True)
     first, second = np.split(positions, 2)
-    subjects = [split.class_names[label] for label in split.labels[used]]
-    drawn = dataclasses.replace(drawn, first=first, second=second)
-    return _Read(lambda index: split.encoded(int(used[index])), split.names_of(used), drawn, subjects)
+    return _Read(
+        file,
+        lambda index: split.encoded(int(used[index])),
+        split.names_of(used),
+        str(workdir / "authentic"),
+        dataclasses.replace(drawn, first=first, second=second),
+        [split.class_names[label] for label in split.labels[used]],
+    )
 
 
-def _pack(path: str) -> _Read:
+def _list(file: str, folder: str) -> _Read:
+    """Opens pairs in LFW's format, or a list of paths."""
+    paths, drawn = pairs.read_pairs_file(file, folder)
+    # LFW's format names people; a list of paths need not
+    subjects = None if pairs.is_list(file) else [path.parent.name for path in paths]
+    names = [str(path.relative_to(folder)) for path in paths]
+    return _Read(file, lambda index: paths[index].read_bytes(), names, folder, drawn, subjects)
+
+
+def _pack(file: str) -> _Read:
     """Opens InsightFace's pack."""
-    contents, same = pairs.read_bin(path)
-    positions = {content: number for number, content in enumerate(dict.fromkeys(contents))}
-    found = np.array([positions[content] for content in contents], np.int64)
-    first_at = dict(zip(reversed(contents), reversed(range(len(contents))), strict=True))
-    names = [f"picture {first_at[content]}" for content in positions]
-    return _Read(list(positions).__getitem__, names, Pairs(found[::2], found[1::2], same, 1), None)
-
-
-def _benchmark(name: str, images: Pictures, read: _Read, file: str, folds: int, uneven: bool) -> Benchmark:
-    drawn, places = read.pairs, np.arange(len(read.pairs))
-    if drawn.folds == 1:
-        drawn, places = _in_folds(name, drawn, folds, uneven)
-    digest = hashlib.sha256(images.digest())
-    for part in (drawn.first, drawn.second, drawn.same):
-        digest.update(np.ascontiguousarray(part, np.int64).data)
-    named = read.subjects is not None
-    subjects = np.unique(read.subjects, return_inverse=True)[1] if named else linked(drawn, len(images))
-    left_out = len(read.pairs) - len(drawn)
-    return Benchmark(name, images, drawn, digest.hexdigest(), subjects, named, file, places, left_out)
+    contents, same = pairs.read_bin(file)
+    first_at: dict[bytes, int] = {}  # each different picture: its first place in the file
+    for place, content in enumerate(contents):
+        first_at.setdefault(content, place)
+    number = {content: i for i, content in enumerate(first_at)}
+    found = np.array([number[content] for content in contents], np.int64)
+    names = [f"picture {place}" for place in first_at.values()]
+    return _Read(file, list(first_at).__getitem__, names, file, Pairs(found[::2], found[1::2], same, 1), None)
 
 
 def _in_folds(name: str, drawn: Pairs, folds: int, uneven: bool) -> tuple[Pairs, Int[np.ndarray, " p"]]:
@@ -264,8 +274,7 @@ def _in_folds(name: str, drawn: Pairs, folds: int, uneven: bool) -> tuple[Pairs,
     fewest = min(int(drawn.same.sum()), int((~drawn.same).sum()))
     if fewest < folds:
         raise UserError(f"{name}: {fewest} pairs of one kind do not fill {folds} folds: set --config.folds={fewest}")
-    numbered = Pairs(np.arange(len(drawn)), np.arange(len(drawn)), drawn.same, 1)
-    places = numbered.in_folds(folds).first
+    places = drawn.dealt(folds)
     logging.warning(
         "%s: its pairs are dealt anew into %d folds, for in its order mated ones lie together; published evaluators "
         "keep the order, and tell other figures",
@@ -296,7 +305,3 @@ def linked(drawn: Pairs, pictures: int) -> Int[np.ndarray, " n"]:
         if np.array_equal(lowest, subject):
             return np.unique(subject, return_inverse=True)[1]
         subject = lowest
-
-
-def _sha256(path: files.PathLike) -> str:
-    return hashlib.sha256(epath.Path(path).read_bytes()).hexdigest()

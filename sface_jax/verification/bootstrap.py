@@ -73,8 +73,8 @@ def intervals(
     tails = 100 * (1 - LEVEL) / 2
     names = ["accuracy", *(f"tmr_at_fmr_{curves.rate_name(rate)}" for rate in rates)]
     drawn = [column[np.isfinite(column)] for column in np.asarray(found)[:replicates].T]
-    ends = {name: np.percentile(of, [tails, 100 - tails]) for name, of in zip(names, drawn, strict=True) if len(of)}
-    return {name: (float(low), float(high)) for name, (low, high) in ends.items()}
+    told = {name: np.percentile(of, [tails, 100 - tails]) for name, of in zip(names, drawn, strict=True) if len(of)}
+    return {name: (float(low), float(high)) for name, (low, high) in told.items()}
 
 
 @functools.partial(jax.jit, static_argnames=("subjects", "folds", "replicates"))

@@ -113,13 +113,11 @@ def _write(
     every = table.gather(folder, documents)
     for name in documents:
         files.write_json(folder / f"{name}.json", every[name])
-    files.write_text(folder / "table.md", table.markdown(every))
-    tables = {words: table.rows(every, figure) for figure, words in table.FIGURES.items()}
-    notes = table.notes(every)
+    tables = table.tables(every)
+    files.write_text(folder / "table.md", table.markdown(tables))
     if write_page:
-        having = {words: cells for words, cells in tables.items() if cells}
-        write_page(folder, every, having, shown, notes=notes, log=config.det_axes == "log")
-    for line in (*(line for figure in table.FIGURES for line in table.lines(every, figure)), *notes):
+        write_page(folder, every, tables, shown, notes=table.notes(tables), log=config.det_axes == "log")
+    for line in table.lines(tables):
         logging.info("%s", line)
 
 

@@ -50,6 +50,7 @@ def measure(embeddings: Float[np.ndarray, "n d"], benchmark: Benchmark, replicat
     compared = compare(first, second, pairs.same, pairs.folds, uneven=True)
     accuracy, tar = compared.accuracy(), compared.tar_at_far(1e-3)
     fpr, tpr = compared.grid_roc()
+    points = compared.points()
     result = {
         "accuracy": accuracy.mean,
         "std": accuracy.std,
@@ -60,7 +61,7 @@ def measure(embeddings: Float[np.ndarray, "n d"], benchmark: Benchmark, replicat
         "thresholds": accuracy.thresholds.tolist(),
         "tar_thresholds": tar.thresholds.tolist(),
         "grid_roc": {"fpr": fpr.tolist(), "tpr": tpr.tolist()},
-        "exact": _exact(compared),
+        "exact": _exact(compared, points),
     }
     if replicates:
         subjects = benchmark.subjects
@@ -70,7 +71,6 @@ def measure(embeddings: Float[np.ndarray, "n d"], benchmark: Benchmark, replicat
             "subjects_from": "names" if benchmark.subjects_named else "mated pairs",
             "replicates": replicates,
         }
-    points = compared.points()
     kept = curves.thin(points.fmr, points.fnmr)[::-1]
     return result | {
         "roc": {"fmr": points.fmr[kept].tolist(), "tmr": (1 - points.fnmr[kept]).tolist()},
@@ -87,7 +87,7 @@ def measure(embeddings: Float[np.ndarray, "n d"], benchmark: Benchmark, replicat
     }
 
 
-def _exact(compared: Comparisons) -> dict[str, Any]:
+def _exact(compared: Comparisons, points: curves.OperatingPoints) -> dict[str, Any]:
     accuracy, scores = compared.exact_accuracy(), -compared.distance
     mated, non_mated = scores[compared.same], scores[~compared.same]
     at = curves.at_fmr(mated, non_mated, RATES)
@@ -96,7 +96,7 @@ def _exact(compared: Comparisons) -> dict[str, Any]:
         "std": accuracy.std,
         "per_fold": accuracy.per_fold.tolist(),
         "thresholds": accuracy.thresholds.tolist(),
-        "eer": curves.eer(compared.points()),
+        "eer": curves.eer(points),
         "tmr_at_fmr": {
             curves.rate_name(rate): {
                 "tmr": float(tmr),

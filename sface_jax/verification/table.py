@@ -14,6 +14,9 @@ from sface_jax.core.errors import UserError
 Documents = Mapping[str, Mapping[str, Any]]
 """network -> what `verification/<network>.json` holds."""
 
+Tables = Mapping[str, list[list[str]]]
+"""what is told -> the heads of the columns, then the cells of each row."""
+
 DEALT = "dealt anew"
 MISSED = 5e-3  # a FAR of the test folds that is no longer about 1e-3
 _MARKS = {
@@ -86,17 +89,41 @@ def _terms(result: Mapping[str, Any], document: Mapping[str, Any]) -> tuple[Any,
     return (*own, document["crop"])
 
 
-def rows(documents: Documents, figure: str = "accuracy") -> list[list[str]]:
-    """Networks by benchmarks, the best mean first.
+def tables(documents: Documents) -> Tables:
+    """The tables of those `FIGURES` that some benchmark has, the best mean first in each.
 
-    Args:
-        documents: see `Documents`.
-        figure: one of `FIGURES`.
-
-    Returns:
-        The heads of the columns, then the cells of each row; the mean over all benchmarks, where there are several, for
-        networks that have them all. Nothing where no benchmark has this figure.
+    A row has the cells of a network, or of one of its flip modes: each benchmark's, and the mean over all of them where
+    there are several, for networks that have them all.
     """
+    return {words: cells for figure, words in FIGURES.items() if (cells := _rows(documents, figure))}
+
+
+def lines(of: Tables) -> list[str]:
+    """The tables as a log shows them."""
+    found = []
+    for words, cells in of.items():
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        found.append(words)
+        found += ["  ".join(c.ljust(width) for c, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+    return found + notes(of)
+
+
+def notes(of: Tables) -> list[str]:
+    """What marks in the cells mean, of those that occur."""
+    cells = [cell for rows in of.values() for row in rows for cell in row]
+    return [told for mark, told in _MARKS.items() if any(mark in cell for cell in cells)]
+
+
+def markdown(of: Tables) -> str:
+    """The tables ready for a page of documentation."""
+    parts = []
+    for words, cells in of.items():
+        head, *rest = (f"| {' | '.join(map(_escaped, row))} |" for row in cells)
+        parts += [f"{words[0].upper()}{words[1:]}:", "", head, "|---" * len(cells[0]) + "|", *rest, ""]
+    return "\n".join([*parts, *notes(of), ""])
+
+
+def _rows(documents: Documents, figure: str) -> list[list[str]]:
     having = {
         name: {of: result for of, result in document["benchmarks"].items() if figure in result}
         for name, document in documents.items()
@@ -116,31 +143,6 @@ def rows(documents: Documents, figure: str = "accuracy") -> list[list[str]]:
             found.append((whole, mean, [f"{name} {flip}".strip(), *cells]))
     found.sort(key=lambda item: item[:2], reverse=True)
     return [["network", *benchmarks, *(["mean"] if several else [])], *(row for *_, row in found)]
-
-
-def lines(documents: Documents, figure: str = "accuracy") -> list[str]:
-    """The table as a log shows it; see `rows`."""
-    cells = rows(documents, figure)
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    text = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
-    return [FIGURES[figure], *text] if cells else []
-
-
-def notes(documents: Documents) -> list[str]:
-    """What marks in the cells mean, of those that occur."""
-    cells = [cell for figure in FIGURES for row in rows(documents, figure) for cell in row]
-    return [told for mark, told in _MARKS.items() if any(mark in cell for cell in cells)]
-
-
-def markdown(documents: Documents) -> str:
-    """The tables of all `FIGURES`, ready for a page of documentation."""
-    parts = []
-    for figure, words in FIGURES.items():
-        cells = rows(documents, figure)
-        if cells:
-            head, *rest = (f"| {' | '.join(map(_escaped, row))} |" for row in cells)
-            parts += [f"{words[0].upper()}{words[1:]}:", "", head, "|---" * len(cells[0]) + "|", *rest, ""]
-    return "\n".join([*parts, *notes(documents), ""])
 
 
 def _escaped(cell: str) -> str:
