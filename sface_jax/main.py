@@ -34,8 +34,10 @@ STAGES = {
     "benchmark_recognition": "sface_jax.recognition.benchmark",
     "benchmark_loader": "sface_jax.data.benchmark",
     "benchmark_verification": "sface_jax.verification.benchmark",
+    "benchmark_matching": "sface_jax.privacy.benchmark",
     "compile": "sface_jax.gan.compile",
     "compile_recognition": "sface_jax.recognition.compile",
+    "compile_matching": "sface_jax.privacy.compile",
 }
 
 # What opens networks from anywhere is handed to the stages that want it: of the packages only `convert` reads PyTorch.
@@ -52,8 +54,8 @@ GIVEN = {
 # Stages that only look at what others made: run anew with another config. Some take seconds, with embeddings kept, and
 # what they look at may have changed since.
 ALWAYS = (
-    *("verify", "doctor", "report", "compile", "compile_recognition"),
-    *("benchmark", "benchmark_recognition", "benchmark_loader", "benchmark_verification"),
+    *("verify", "doctor", "report", "compile", "compile_recognition", "compile_matching"),
+    *("benchmark", "benchmark_recognition", "benchmark_loader", "benchmark_verification", "benchmark_matching"),
 )
 AGAIN = dict.fromkeys(("privacy", "overlap"), "changed") | dict.fromkeys(ALWAYS, "always")
 

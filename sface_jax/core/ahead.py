@@ -65,15 +65,15 @@ def tell(
     told = {}
     for name, lower in programs.items():
         began = time.perf_counter()
-        compiled = _compile(lower, name)
-        cost = costs.of(compiled)
+        made = compiled(lower, name)
+        cost = costs.of(made)
         row = told[name] = {
             "compile_seconds": time.perf_counter() - began,
             "counted_gflop_per_picture": counted[name] / 1e9,
             "compiled_gflop_per_picture": cost["flops"] / pictures / 1e9,
             "memory_bytes": cost["memory"],
             "collective_bytes": cost["collectives"],
-            "collectives": costs.collectives(compiled),
+            "collectives": costs.collectives(made),
         }
         row["ratio"] = row["compiled_gflop_per_picture"] / row["counted_gflop_per_picture"]
         logging.info(
@@ -84,10 +84,20 @@ def tell(
     return told
 
 
-def _compile(lower: Callable[[], jax.stages.Lowered], name: str) -> jax.stages.Compiled:
+def compiled(lower: Callable[[], jax.stages.Lowered], name: str, key: str = "batch_per_device") -> jax.stages.Compiled:
+    """Compiles a program.
+
+    Args:
+        lower: lowers it.
+        name: of the program, and
+        key: of the config that makes it smaller, for the error line.
+
+    Raises:
+        UserError: it does not fit the memory of a device.
+    """
     try:
         return lower().compile()
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        raise UserError(f"{name} does not fit the memory of a device: lower batch_per_device") from error
+        raise UserError(f"{name} does not fit the memory of a device: lower {key}") from error
