@@ -39,7 +39,7 @@ NEEDS = {
     "combined": ("synthesize", "authentic"),
     "matcher": ("prepare",),
     "verify": NETWORKS,
-    "privacy": ("synthesize", "matcher"),
+    "privacy": ("synthesize", "matcher", "classification", "distillation", "combined"),
     "report": ("verify", "privacy"),
 }
 
@@ -77,7 +77,7 @@ def up_to(last: str) -> ConfigDict:
         "combined": _recognition(combined.get_config(), "combined"),
         "matcher": _recognition(classification.get_config(), "matcher", "{workdir}/authentic", "matcher", 16.0),
         "verify": _verify(),
-        "privacy": privacy.get_config(),
+        "privacy": _privacy(),
         "report": report.get_config(),
     }
     for name in config.stages:
@@ -145,6 +145,13 @@ def _verify() -> ConfigDict:
     config = verify.get_config()
     config.networks = NETWORKS
     config.baselines = ("pixels",)
+    return config
+
+
+def _privacy() -> ConfigDict:
+    config = privacy.get_config()
+    config.generator = "{workdir}"
+    config.released = ("classification", "distillation", "combined")
     return config
 
 

@@ -27,7 +27,9 @@ STAGES = {
     "verify": "sface_jax.verification.evaluate",
     "doctor": "sface_jax.verification.doctor",
     "privacy": "sface_jax.privacy.audit",
-    "overlap": "sface_jax.privacy.overlap",
+    "overlap": "sface_jax.privacy.overlap.stage",
+    "planted": "sface_jax.privacy.planted",
+    "frontier": "sface_jax.report.frontier",
     "export": "sface_jax.data.export",
     "report": "sface_jax.report.report",
     "benchmark": "sface_jax.gan.benchmark",
@@ -47,17 +49,23 @@ GIVEN = {
     "recognition": {"open_network": "sface_jax.convert.recognizers", "open_judge": "sface_jax.verification.during"},
     "verify": {"open_network": "sface_jax.convert.recognizers", "write_page": "sface_jax.report.verification"},
     "doctor": {"open_network": "sface_jax.convert.recognizers"},
-    "privacy": {"open_network": "sface_jax.convert.recognizers"},
+    "privacy": {
+        "open_network": "sface_jax.convert.recognizers",
+        "open_discriminator": "sface_jax.gan.scoring",
+        "write_page": "sface_jax.report.privacy",
+    },
     "overlap": {"open_network": "sface_jax.convert.recognizers"},
+    "planted": {"open_network": "sface_jax.convert.recognizers"},
 }
 
 # Stages that only look at what others made: run anew with another config. Some take seconds, with embeddings kept, and
 # what they look at may have changed since.
 ALWAYS = (
-    *("verify", "doctor", "report", "compile", "compile_recognition", "compile_matching"),
+    *("verify", "privacy", "planted", "frontier", "doctor", "report"),
+    *("compile", "compile_recognition", "compile_matching"),
     *("benchmark", "benchmark_recognition", "benchmark_loader", "benchmark_verification", "benchmark_matching"),
 )
-AGAIN = dict.fromkeys(("privacy", "overlap"), "changed") | dict.fromkeys(ALWAYS, "always")
+AGAIN = {"overlap": "changed"} | dict.fromkeys(ALWAYS, "always")
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "The config file, e.g. configs/quickstart.py", lock_config=True
@@ -92,7 +100,8 @@ def main(argv: list[str]) -> None:
         run = importlib.import_module(STAGES[config.stage]).run
         for function, module in GIVEN.get(config.stage, {}).items():
             run = functools.partial(run, **{function: _late(module, function)})
-        stage.run(key, config, workdir, run, again=AGAIN.get(config.stage, "never"))
+        again = config.get("again", AGAIN.get(config.stage, "never"))
+        stage.run(key, config, workdir, run, again=again)
 
 
 def _late(module: str, name: str) -> Callable[..., Any]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
+import orbax.checkpoint as ocp
 from etils import epath
 
 from sface_jax.core import files
@@ -37,13 +39,14 @@ def load(directory: files.PathLike, checkpoint: str = "best") -> tuple[Generator
 
     Args:
         directory: the run's `gan` folder.
-        checkpoint: "best", by the measure that was watched in training (the latest, where none was), or "latest".
+        checkpoint: "best", by the measure that was watched in training (the latest, where none was), "latest", or the
+            number of a step whose checkpoint was kept.
 
     Returns:
         The module, its variables, and facts: the entries of `network.json`, and "step" of the checkpoint.
 
     Raises:
-        UserError: the folder holds no trained generator, or `checkpoint` is neither.
+        UserError: the folder holds no trained generator, or no such checkpoint.
     """
     facts, state = _read(directory, checkpoint)
     variables = {"params": state["generator_ema"], "buffers": state["buffers"]}
@@ -73,12 +76,29 @@ def _read(directory: files.PathLike, checkpoint: str) -> tuple[dict[str, Any], d
     facts = files.read_json(directory / "network.json")
     if "generator" not in facts:
         raise UserError(f"{directory} holds no generator: set --config.generator to what configs/gan.py trained")
-    if checkpoint not in ("best", "latest"):
-        raise UserError(f'config.checkpoint={checkpoint!r} is neither "best" nor "latest"')
+    if checkpoint not in ("best", "latest") and not checkpoint.isdecimal():
+        raise UserError(f'config.checkpoint={checkpoint!r} is neither "best" nor "latest" nor the number of a step')
     watched = checkpoint == "best" and (directory / "best.json").exists()
     checkpoints = Checkpoints(directory / ("best" if watched else "checkpoints"), read_only=True)
-    state = checkpoints.read()
+    state = _at_step(checkpoints, int(checkpoint)) if checkpoint.isdecimal() else checkpoints.read()
     checkpoints.close()
     if state is None:
         raise UserError(f"no checkpoint in {directory}: run configs/gan.py until it has saved one")
     return facts, state
+
+
+def _at_step(checkpoints: Checkpoints, step: int) -> dict[str, Any]:
+    """The state in the checkpoint of a step, on the first device."""
+    kept = sorted(checkpoints.manager.all_steps())
+    if step not in kept:
+        raise UserError(
+            f"{checkpoints.directory} has no checkpoint of step {step}, only of {', '.join(map(str, kept)) or 'none'}: "
+            f"choose one of these, or train with a higher keep_checkpoints in another --workdir"
+        )
+    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    target = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        checkpoints.manager.item_metadata(step)["state"].tree,
+    )
+    wanted = ocp.args.PyTreeRestore(target, restore_args=ocp.checkpoint_utils.construct_restore_args(target))
+    return checkpoints.manager.restore(step, args=ocp.args.Composite(state=wanted))["state"]

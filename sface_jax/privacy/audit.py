@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,55 +15,103 @@ from ml_collections import ConfigDict
 from sface_jax.core import files, mesh
 from sface_jax.core.errors import UserError
 from sface_jax.data import cards
-from sface_jax.privacy import attacks, card, controls, metrics, relations, sources, verdict
+from sface_jax.privacy import card, controls, matching, relations, remedy, threats, verdict
+from sface_jax.privacy.attacks import copies, linkage, membership, power, screening
+from sface_jax.privacy.inputs import given
+from sface_jax.privacy.inputs.embedded import embed_sets
+from sface_jax.privacy.inputs.entries import parse
+from sface_jax.privacy.inputs.sets import Sets, open_sets
+from sface_jax.privacy.inputs.sources import HELDOUT, KEYS, MEMBERS, SYNTHETIC, UNSEEN, Pictures, Source
 from sface_jax.privacy.relations import Faces
 from sface_jax.recognition.network import Network, OpenNetwork, load
 from sface_jax.verification import networks
 from sface_jax.verification.embed import embed
 
-MEMBERS, HELDOUT, SYNTHETIC = "members", "heldout", "synthetic"
+LOOKED_AT = 112  # pixels: copies are sought among pictures of this size
+
+AUTHENTIC, MADE, CROSS = "authentic_authentic", "synthetic_synthetic", "authentic_synthetic"
+
+OpenDiscriminator = threats.OpenDiscriminator
+WritePage = Callable[[epath.Path, dict[str, Any], Sequence[dict[str, Any]]], None]
+
+_SHOWN = 12  # couples of a flagged picture and the authentic one it is linked with, where they are to be shown
 
 
-def run(config: ConfigDict, workdir: epath.Path, open_network: OpenNetwork = load) -> dict[str, Any]:
-    """Audits a synthetic dataset and writes `workdir/privacy/audit.json`, and the figures into the dataset's card.
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """What one matcher found: the figures, and what the remedy needs of them."""
 
-    Keys of the config: `authentic`, `synthetic` (a dataset, or a folder of pictures), `heldout` (pictures of people the
-    generator never saw; by default split "heldout" of the authentic dataset), `matchers` (networks, the first is the
-    primary one), `teacher` (may not be a matcher), `max_pictures` (of each set, 0 is all), `planted` (pictures to
-    plant as a control, 0 is none), `batch_size`, `flip`, `seed`.
+    figures: dict[str, Any]
+    screened: screening.Screening
+
+
+def run(
+    config: ConfigDict,
+    workdir: epath.Path,
+    open_network: OpenNetwork = load,
+    open_discriminator: OpenDiscriminator | None = None,
+    write_page: WritePage | None = None,
+) -> dict[str, Any]:
+    """Audits a synthetic dataset; see `configs/privacy.py` for the keys.
+
+    Writes `audit.json`, the page, the list of pictures to leave out and where it is asked for the dataset without them
+    into `config.output`, and the figures into the dataset's card. What was embedded and compared is kept on the way, so
+    that a run that was cut off goes on.
+
+    Args:
+        config: the config.
+        workdir: the work directory.
+        open_network: opens matchers and released recognisers.
+        open_discriminator: opens the discriminator of `config.generator`; None tries none.
+        write_page: writes the page of an audit into a folder; None writes none.
 
     Returns:
         `level`, `summary` and the headline figures of the primary matcher.
 
     Raises:
-        UserError: a set or a matcher is missing, a matcher is the teacher, or the sets share no identity.
+        UserError: a set or a network is missing, a matcher is the teacher, or a key asks for what cannot be.
     """
     workdir = epath.Path(workdir)
-    found = networks.find(config.matchers, workdir, "matchers")
-    _refuse_teacher(config, workdir, found)
-    matchers = networks.load_all(found, "matchers", open_network)
-    digest = cards.digest_of(config.synthetic)
-    opened = _open(config, next(iter(matchers.values())).preprocessing.size)
-    chosen = {name: source.chosen(config.max_pictures, config.seed) for name, source in opened.items()}
-    audits = {}
+    output = epath.Path(config.output)
+    _check(config)
+    matchers, sets = _open(config, workdir, open_network)
+    digest = cards.digest_of(parse(config.synthetic, "synthetic").path)
+    found_copies = _copies(sets)
+    found: dict[str, Finding] = {}
     for name, network in matchers.items():
-        audits[name] = _audit(config, network, opened, chosen)
-        logging.info("matcher %s: %s", name, audits[name]["verdict"]["summary"])
-    primary, *others = audits
+        options = {"batch_size": config.batch_size, "flip": config.flip}
+        faces = embed_sets(output / "embeddings", name, network, sets, **options)
+        found[name] = _audit(config, name, network, sets, faces, found_copies, output)
+        if name == next(iter(matchers)):
+            others = threats.threats(config, workdir, sets, faces, output, open_network, open_discriminator)
+            found[name].figures.update(others)
+        found[name].figures["verdict"] = verdict.decide(found[name].figures)
+        logging.info("matcher %s: %s", name, found[name].figures["verdict"]["summary"])
+    primary, *others = found
     audit = {
         "matcher": primary,
-        "matchers": list(audits),
-        "sets": {name: _size(source, chosen[name]) for name, source in opened.items()},
+        "matchers": list(found),
+        "sets": {name: source.figures for name, source in sets.sources.items()},
+        "labels": {"shared": sets.shared},
+        "notes": sets.notes,
         "synthetic_sha256": digest,
-        **audits[primary],
-        "other_matchers": {name: _without_curves(audits[name]) for name in others},
+        **found[primary].figures,
+        "other_matchers": {name: _without_curves(found[name].figures) for name in others},
     }
+    audit["remedy"] = _remedy(config, matchers, sets, found, found_copies, output)
+    audit = finite(audit)
     if mesh.is_lead():
-        files.write_json(workdir / "privacy" / "audit.json", finite(audit))
-        card.write(config.synthetic, digest, finite(audit))
+        files.write_json(output / "audit.json", audit)
+        card.write(parse(config.synthetic, "synthetic").path, digest, audit)
+        if write_page:
+            write_page(output, audit, _pairs(sets, audit) if config.show_pairs else ())
+        if (output / "matching").exists():
+            (output / "matching").rmtree()
+    if config.filtered and "impossible" in audit["remedy"]:
+        raise UserError(f"{config.filtered} is not written, all else is: {audit['remedy']['impossible']}")
     for finding in audit["verdict"]["findings"]:
-        logging.info("%s: %s. %s", finding["name"], finding["level"], finding["text"])
-    return finite(_headline(audit))
+        logging.info("%s (%s): %s. %s", finding["name"], finding["threat"], finding["level"], finding["text"])
+    return _headline(audit)
 
 
 def finite(value: Any) -> Any:
@@ -75,143 +125,229 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
-def _refuse_teacher(config: ConfigDict, workdir: epath.Path, found: dict[str, epath.Path]) -> None:
+def _check(config: ConfigDict) -> None:
+    """Refuses at once what would fail after hours."""
+    if config.exclude_rate and config.exclude_rate not in tuple(config.rates):
+        raise UserError(f"config.exclude_rate={config.exclude_rate:g} must be one of config.rates, or 0 for no list")
+    if config.filtered and not config.exclude_rate:
+        raise UserError("config.filtered needs config.exclude_rate: which pictures are to be left out?")
+    if config.filtered and epath.Path(config.filtered).exists() and not remedy.is_filtered(config.filtered):
+        raise UserError(f"{config.filtered} is there already: set --config.filtered to a new folder")
+
+
+def _open(config: ConfigDict, workdir: epath.Path, open_network: OpenNetwork) -> tuple[dict[str, Network | None], Sets]:
+    """The matchers, None for each where all sets are embeddings, and the sets."""
+    paths = [parse(config[key], key).path for key in KEYS.values() if config[key]]
+    if all(map(given.is_given, paths)):
+        if not config.matchers:
+            raise UserError("config.matchers is empty: name what made the embeddings")
+        return dict.fromkeys(config.matchers), open_sets(config, tuple(config.matchers))
+    found = networks.find(config.matchers, workdir, "matchers")
     teacher = networks.where(config.teacher, workdir) if config.teacher else None
     if teacher in found.values():
         raise UserError(
             f"matcher {config.teacher} is the teacher of the networks under audit, so blind to what it taught: "
             f"set --config.matchers to networks trained on other identities"
         )
-
-
-def _open(config: ConfigDict, size: int) -> dict[str, sources.Source]:
-    """Members, held-out and synthetic pictures, identities numbered alike; files are resized to `size`."""
-    authentic, synthetic = epath.Path(config.authentic), epath.Path(config.synthetic)
-    for name, path in (("synthetic", config.synthetic), ("heldout", config.heldout)):
-        if path and epath.Path(path).resolve() == authentic.resolve():
-            raise UserError(f"config.{name} is the same folder as config.authentic: set it to other pictures")
-    heldout = None
-    if sources.is_dataset(authentic):
-        members = sources.open_dataset(authentic, "train", "authentic")
-        heldout = sources.open_dataset(authentic, "heldout", "authentic")
-    else:
-        members = sources.open_folder(authentic, size)
-    if members is None:
-        raise UserError(f"{authentic} has no split train: set --config.authentic to one that stage prepare wrote")
-    if config.heldout:
-        heldout = sources.open_folder(epath.Path(config.heldout), size)
-    if sources.is_dataset(synthetic):
-        made = sources.open_dataset(synthetic, "train", "synthetic")
-    else:
-        made = sources.open_folder(synthetic, size)
-    if made is None:
-        raise UserError(f"{synthetic} has no split train: set --config.synthetic to one that stage synthesize wrote")
-    opened = {MEMBERS: members, SYNTHETIC: sources.same_identities(made, members)}
-    if heldout is None:
-        logging.warning("no held-out identities: membership cannot be tested")
-        return opened
-    return opened | {HELDOUT: heldout}
+    sets = open_sets(config, tuple(found))
+    return networks.load_all(found, "matchers", open_network), sets
 
 
 def _audit(
-    config: ConfigDict, network: Network, opened: dict[str, sources.Source], chosen: dict[str, Int[np.ndarray, " k"]]
-) -> dict[str, Any]:
+    config: ConfigDict,
+    name: str,
+    network: Network | None,
+    sets: Sets,
+    faces: dict[str, Faces],
+    found_copies: dict[str, copies.Copies],
+    output: epath.Path,
+) -> Finding:
     """All that one matcher finds."""
-    options = {"batch_size": config.batch_size, "flip": config.flip}
-    faces = {
-        name: Faces(
-            embed(network, source.images, chosen[name], progress=f"embedding {name}", **options),
-            source.labels[chosen[name]],
-        )
-        for name, source in opened.items()
-    }
-    members, synthetic, heldout = faces[MEMBERS], faces[SYNTHETIC], faces.get(HELDOUT)
-    seed = config.seed
+    finding, cross, thresholds = _measure(config, sets, faces, output / "matching" / name)
+    figures, seed = finding.figures, config.seed
+    members, heldout = faces[MEMBERS], faces.get(HELDOUT)
+    if found_copies:
+        scale = len(members) / len(heldout) if heldout is not None else 1.0
+        figures["screening"]["copies"] = copies.figures(found_copies[MEMBERS], found_copies.get(HELDOUT), scale)
+    figures["controls"] = {}
+    if sets.shared > 1 and thresholds:
+        threshold = next(iter(thresholds.values()))[0]
+        figures["controls"]["shuffled"] = controls.shuffled(members, faces[SYNTHETIC], cross, threshold, seed=seed)
+    if config.planted:
+        tools = _tools(config, network, sets)
+        made = controls.plants(members, heldout, **tools, unseen=faces.get(UNSEEN), count=config.planted, seed=seed)
+        figures["controls"]["planted"] = controls.planted(finding.screened, made, seed=seed)
+    return finding
 
-    related = {
-        "authentic_authentic": relations.relate(members, members, within=True),
-        "synthetic_synthetic": relations.relate(synthetic, synthetic, within=True),
-        "authentic_synthetic": relations.relate(synthetic, members),
-    }
-    for name, relation in related.items():
-        if not len(relation.scores) or not relation.counts.sum():
-            raise UserError(f"{name} has no mated or no non-mated pair: use at least 2 identities of 2 pictures each")
-    within, cross = related["authentic_authentic"], related["authentic_synthetic"]
-    nearest = {MEMBERS: relations.relate(members, synthetic, top_k=1).matches.top_scores[:, 0]}
-    if heldout is not None:
-        nearest[HELDOUT] = relations.relate(heldout, synthetic, top_k=1).matches.top_scores[:, 0]
+
+def _measure(
+    config: ConfigDict, sets: Sets, faces: dict[str, Faces], folder: epath.Path | None
+) -> tuple[Finding, relations.Relation, dict[str, tuple[float, float]]]:
+    """Every figure of some sets as one matcher sees them; beside it how they relate, and the frozen thresholds."""
+    members, synthetic, heldout, seed = faces[MEMBERS], faces[SYNTHETIC], faces.get(HELDOUT), config.seed
+
+    def compare(name: str, *both: Faces, **options: Any) -> relations.Relation:
+        kept = folder / name if folder else None
+        return relations.relate(*both, seed=seed, folder=kept, progress=f"matching {name}", **options)
+
+    within = compare(AUTHENTIC, members, members, within=True)
     thresholds = relations.frozen_thresholds(within)
-
+    exact = {"thresholds": [threshold for threshold, _ in thresholds.values() if np.isfinite(threshold)]}
+    cross = compare(CROSS, synthetic, members, **exact)
+    made = compare(MADE, synthetic, synthetic, within=True, **exact)
+    related = {AUTHENTIC: within, MADE: made, CROSS: cross}
+    nearest = {MEMBERS: cross.matches.gallery_scores}
+    for name in (HELDOUT, UNSEEN):
+        if name in faces:
+            matches = matching.match(faces[name].embeddings, synthetic.embeddings, top_k=1, gallery_side=False)
+            nearest[name] = matches.top_scores[:, 0]
+    rates = {name: relations.match_rates(relation, thresholds) for name, relation in related.items()}
+    rates[f"{CROSS}_different"] = relations.different_label_rates(cross, thresholds)
     score_sets = {
         name: relations.score_set(mated=relation.scores, non_mated=(relation.centres, relation.counts))
         for name, relation in related.items()
     }
     score_sets["nearest_authentic"] = relations.score_set(synthetic=cross.matches.top_scores[:, 0])
     score_sets["nearest_synthetic"] = relations.score_set(**nearest)
-    rates = {name: relations.match_rates(relation, thresholds, seed=seed) for name, relation in related.items()}
-    rates["authentic_synthetic_different"] = relations.different_label_rates(cross, thresholds)
-
-    audit: dict[str, Any] = {
+    told_apart = {}
+    if heldout is not None:
+        told_apart = membership.membership(
+            members, heldout, synthetic, unseen=faces.get(UNSEEN), nearest=nearest, seed=seed
+        )
+    screened = screening.screen(synthetic, members, heldout, rates=tuple(config.rates), seed=seed)
+    figures = {
         "score_sets": score_sets,
         "relations": {name: relations.figures(relation, seed=seed) for name, relation in related.items()},
         "match_rates": rates,
-        "linkage": attacks.label_recovery(synthetic, members, cross, seed=seed),
-        "membership": {},
-        "near_copies": {},
-        "controls": {},
+        "linkage": linkage.linkage(synthetic, members, relation=cross, seed=seed) if sets.shared else {},
+        "membership": told_apart,
+        "screening": screened.figures(),
+        "power": power.power(
+            members=members.identities,
+            heldout=heldout.identities if heldout is not None else 0,
+            shared=sets.shared,
+            match_rates=rates[CROSS],
+            non_mated=int(within.counts.sum()),
+        ),
     }
-    if heldout is not None:
-        audit["membership"] = attacks.membership(
-            nearest[MEMBERS], members.labels, nearest[HELDOUT], heldout.labels, seed=seed
-        )
-    if thresholds:
-        threshold = next(iter(thresholds.values()))[0]
-        audit["controls"]["shuffled"] = controls.shuffled(members, synthetic, cross, threshold, seed=seed)
-    if config.planted:
-        origins = np.random.default_rng(seed).permutation(len(members))[: config.planted]
-        copies = controls.near_copies(opened[MEMBERS].images.images(chosen[MEMBERS][origins]))
-        planted = controls.planted(
-            embed(network, copies, **options), origins, members, nearest[MEMBERS], nearest.get(HELDOUT)
-        )
-        audit["controls"]["planted"] = planted
-        audit["near_copies"] = _near_copies(synthetic, cross, within, planted["near_copy_threshold"], seed)
-    audit["verdict"] = verdict.decide(audit)
-    return audit
+    return Finding(figures, screened), cross, thresholds
 
 
-def _near_copies(
-    synthetic: Faces, cross: relations.Relation, within: relations.Relation, threshold: float, seed: int
-) -> dict[str, Any]:
-    """Synthetic pictures as close to an authentic one as a planted copy; the baseline is authentic pictures' own."""
-    rate = metrics.match_rate(cross.matches.top_scores[:, 0], synthetic.labels, threshold, seed=seed)
-    baseline = float((within.matches.top_scores[:, 0] >= threshold).mean())
-    return {"threshold": threshold, "baseline": baseline} | rate
-
-
-def _size(source: sources.Source, chosen: Int[np.ndarray, " k"]) -> dict[str, int]:
-    """How much of a set was looked at."""
+def _tools(config: ConfigDict, network: Network | None, sets: Sets) -> dict[str, Any]:
+    """How planted pictures are looked at; without pictures of members only embeddings can be planted."""
+    faces = sets.sources[MEMBERS].faces
+    if network is None or not isinstance(faces, Pictures):
+        return {}
+    images = faces.at(network.preprocessing.size)
     return {
-        "identities": len(np.unique(source.labels[chosen])),
-        "pictures": len(chosen),
-        "pictures_in_all": len(source.labels),
+        "look": lambda rows: images.images(faces.positions[rows]),
+        "embed": lambda pictures: embed(network, pictures, batch_size=config.batch_size, flip=config.flip),
     }
 
 
-def _without_curves(audit: dict[str, Any]) -> dict[str, Any]:
+def _copies(sets: Sets) -> dict[str, copies.Copies]:
+    """Synthetic pictures that are copies of members' pictures, and of held-out ones; nothing without pictures."""
+    looks = {}
+    for name in (SYNTHETIC, MEMBERS, HELDOUT):
+        source = sets.sources.get(name)
+        if source is not None and isinstance(source.faces, Pictures):
+            looks[name] = copies.look(source.faces.at(LOOKED_AT), source.faces.positions, source.hashes)
+    if SYNTHETIC not in looks or MEMBERS not in looks:
+        return {}
+    return {name: copies.find(looks[SYNTHETIC], looks[name]) for name in (MEMBERS, HELDOUT) if name in looks}
+
+
+def _remedy(
+    config: ConfigDict,
+    matchers: dict[str, Network | None],
+    sets: Sets,
+    found: dict[str, Finding],
+    found_copies: dict[str, copies.Copies],
+    output: epath.Path,
+) -> dict[str, Any]:
+    """What to leave out by the primary matcher, and how the rest looks to one that had no part in the choice."""
+    if not config.exclude_rate:
+        return {}
+    primary, *others = found
+    screened, rate = found[primary].screened, screening.key_of(config.exclude_rate)
+    if rate not in screened.thresholds:
+        known = ", ".join(screened.thresholds) or "none"
+        return _impossible(
+            f"these sets support no false positive rate of {rate}, only {known}: set exclude_rate to that"
+        )
+    copied = found_copies[MEMBERS].pictures if found_copies else np.zeros(0, np.int64)
+    rows = np.union1d(remedy.exclude(screened, rate), copied).astype(np.int64)
+    source = sets.sources[SYNTHETIC]
+    told = {"rate": rate, "excluded": len(rows), "kept": len(source) - len(rows), "list": remedy.LIST}
+    if mesh.is_lead():
+        remedy.write_list(output / remedy.LIST, screened, rate, source.faces.name, copied)
+    if len(rows) == len(source):
+        return told | _impossible(
+            "every synthetic picture is flagged, so that none is left: do not release this dataset"
+        )
+    if config.filtered:
+        told |= _filtered(config, source, rows, {"audit_rate": rate, "matcher": primary})
+    if not len(rows):
+        return told
+    judge = others[0] if others else primary
+    if judge == primary:
+        logging.warning("the list is judged by the matcher that made it, which flatters: name a second one")
+    options = {"batch_size": config.batch_size, "flip": config.flip}
+    faces = embed_sets(output / "embeddings", judge, matchers[judge], sets, **options)
+    after, _, _ = _measure(config, sets, faces | {SYNTHETIC: remedy.without(faces[SYNTHETIC], rows)}, None)
+    return told | {
+        "matcher": primary,
+        "judge": judge,
+        "unused_judge": judge != primary,
+        "comparison": remedy.compare(found[judge].figures, after.figures),
+    }
+
+
+def _impossible(why: str) -> dict[str, str]:
+    logging.warning("%s", why)
+    return {"impossible": why}
+
+
+def _filtered(config: ConfigDict, source: Source, rows: Int[np.ndarray, " k"], why: dict[str, Any]) -> dict[str, Any]:
+    """Writes the dataset without what is listed, unless an earlier run of this audit did."""
+    if not isinstance(source.faces, Pictures):
+        return _impossible("config.filtered needs pictures, and the synthetic set is embeddings")
+    entry, left_out = parse(config.synthetic, "synthetic"), source.faces.positions[rows]
+    if mesh.is_lead():
+        split = entry.part or "train"
+        remedy.write_filtered(config.filtered, entry.path, source.faces.source, left_out, why, split)
+    return {"filtered": config.filtered}
+
+
+def _pairs(sets: Sets, audit: dict[str, Any]) -> list[dict[str, Any]]:
+    """Flagged pictures with the authentic ones they are linked with, to be blurred by whoever shows them."""
+    made, members = sets.sources[SYNTHETIC].faces, sets.sources[MEMBERS].faces
+    if not (isinstance(made, Pictures) and isinstance(members, Pictures)):
+        return []
+    return [
+        {
+            "synthetic": made.picture(row["picture"]),
+            "authentic": members.picture(row["member"]),
+            "text": f"{made.name(row['picture'])}: score {row['score']:.3f}, flagged at {row['rate']}",
+        }
+        for row in audit["screening"]["suspicious"][:_SHOWN]
+    ]
+
+
+def _without_curves(figures: dict[str, Any]) -> dict[str, Any]:
     """A further matcher's figures, without what is only drawn."""
-    kept = {key: value for key, value in audit.items() if key != "score_sets"}
-    bare = {name: {k: v for k, v in figures.items() if k != "det"} for name, figures in audit["relations"].items()}
+    kept = {key: value for key, value in figures.items() if key != "score_sets"}
+    bare = {name: {k: v for k, v in of.items() if k != "det"} for name, of in figures["relations"].items()}
     return kept | {"relations": bare}
 
 
 def _headline(audit: dict[str, Any]) -> dict[str, Any]:
-    figures = audit["relations"]["authentic_synthetic"]
-    membership = audit["membership"]
+    figures, told_apart = audit["relations"][CROSS], audit["membership"]
     return {
         "matcher": audit["matcher"],
         "level": audit["verdict"]["level"],
         "summary": audit["verdict"]["summary"],
-        "match_rates": audit["match_rates"]["authentic_synthetic"],
-        **{name: figures[name] for name in ("eer", "fmr100", "fmr1000", "fdr", "auc", "d_sys")},
-        "membership_auc": membership["identity"]["auc"] if membership else None,
+        "match_rates": audit["match_rates"][CROSS],
+        **{name: figures.get(name) for name in ("eer", "fmr100", "fmr1000", "fdr", "auc", "d_sys")},
+        "membership_auc": told_apart["identity"]["auc"] if told_apart else None,
     }

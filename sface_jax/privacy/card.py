@@ -10,6 +10,13 @@ from etils import epath
 
 from sface_jax.core import files
 from sface_jax.data import cards
+from sface_jax.privacy import planting
+
+KINDS = {
+    planting.EXACT: "as they are",
+    planting.EDITED: "cropped, re-lit and encoded anew",
+    planting.OTHER: "others of these people",
+}
 
 
 def write(folder: files.PathLike, digest: str | None, audit: dict[str, Any]) -> bool:
@@ -64,7 +71,7 @@ They tell what these attacks found at this power, not that the dataset is anonym
 
 def _rows(audit: dict[str, Any]) -> Iterator[tuple[str, str, str, str]]:
     """(attack, figure, interval, chance) of what was measured."""
-    rates = audit["match_rates"]["authentic_synthetic"]
+    rates = audit["match_rates"].get("authentic_synthetic")
     if rates:
         rate = rates["1e-3"] if "1e-3" in rates else next(iter(rates.values()))
         times = spread = ""
@@ -77,13 +84,12 @@ def _rows(audit: dict[str, Any]) -> Iterator[tuple[str, str, str, str]]:
             _range(rate["interval"]) + spread,
             _percent(rate["fmr"]),
         )
-    rank1 = audit["linkage"]["rank1"]
-    yield (
-        "nearest authentic picture has the label (rank 1)",
-        _percent(rank1["rate"]),
-        _range(rank1["interval"]),
-        _percent(rank1["chance"]),
-    )
+    if linkage := audit["linkage"]:
+        for name, rank1 in (
+            ("nearest authentic picture has the label (rank 1)", linkage["single"]["rank1"]),
+            ("all pictures of a label together give it away (rank 1)", linkage["pooled"]["all"]["mean"]["rank1"]),
+        ):
+            yield name, _percent(rank1["rate"]), _range(rank1["interval"]), _percent(rank1["chance"])
     if audit["membership"]:
         found = audit["membership"]["identity"]
         low, high = found["interval"]
@@ -93,19 +99,35 @@ def _rows(audit: dict[str, Any]) -> Iterator[tuple[str, str, str, str]]:
             yield f"the same, true positives at {fpr} false positives", _percent(rate), "", fpr
     else:
         yield "who trained the generator", "not tested", "", ""
-    if copies := audit["near_copies"]:
+    screening = audit["screening"]
+    for key, rate in screening["rates"].items():
+        spread = f"{_count(rate['interval'][0])} to {_count(rate['interval'][1])} by chance" if rate["interval"] else ""
         yield (
-            "picture as close to an authentic one as a planted near copy",
-            _percent(copies["rate"]),
-            _range(copies["interval"]),
-            f"{_percent(copies['baseline'])} of authentic ones",
+            f"links of pictures with members at a false positive rate of {_percent(float(key))}",
+            _count(rate["links"]),
+            spread,
+            _count(rate["expected"]),
+        )
+    if copies := screening.get("copies"):
+        chance = (copies.get("heldout") or {}).get("expected_among_members")
+        found = copies["members"]
+        yield (
+            "copies of authentic pictures: equal pixels, near duplicates",
+            f"{found['equal']}, {found['alike']}",
+            "",
+            "" if chance is None else _count(chance),
         )
 
 
 def _controls(audit: dict[str, Any]) -> Iterator[str]:
     """What the controls say of the attacks."""
-    if planted := audit["controls"].get("planted"):
-        yield f"Control: {planted['found']} of {planted['planted']} planted copies of authentic pictures were found."
+    for kind, planted in ((audit["controls"].get("planted") or {}).get("kinds") or {}).items():
+        found = [
+            f"{rate['found']} of {planted['planted']} at a false positive rate of {_percent(float(key))}"
+            for key, rate in planted["rates"].items()
+        ]
+        if found:
+            yield f"Control: of planted pictures of members ({KINDS[kind]}) {', '.join(found)} were found."
     if shuffled := audit["controls"].get("shuffled"):
         yield f"Control: with shuffled labels the AUC of a link is {shuffled['auc']:.3f}; chance is 0.5."
 
@@ -124,6 +146,10 @@ def _percent(share: float) -> str:
 
 def _range(ends: list[float]) -> str:
     return f"{_percent(ends[0])} to {_percent(ends[1])}"
+
+
+def _count(number: float | int) -> str:
+    return f"{number:,.0f}" if number >= 10 or number == int(number) else f"{number:.2g}"
 
 
 def _times(ratio: float) -> str:

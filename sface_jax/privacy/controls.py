@@ -1,57 +1,169 @@
-"""Controls of the audit: what is planted must be found, and labels that mean nothing must link nothing."""
+"""Controls: leaks that an audit must find, and labels among which it must find none."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float32, Int, UInt8
+from jaxtyping import Bool, Float32, Int, UInt8
 
-from sface_jax.privacy import matching, metrics
+from sface_jax.privacy import matching, metrics, planting
+from sface_jax.privacy.attacks import copies
+from sface_jax.privacy.attacks.links import Links
+from sface_jax.privacy.attacks.screening import SIGNIFICANT, Screening, key_of, links_of
 from sface_jax.privacy.relations import Faces, Relation
 
+SHARES = (1e-2, 1e-3, 1e-4)
+"""Shares of the synthetic set that are replaced by leaks."""
 
-def near_copies(images: UInt8[np.ndarray, "n h w 3"]) -> UInt8[np.ndarray, "n h w 3"]:
-    """Copies of pictures with every byte changed a little: moved by a pixel, contrast down by 5 %."""
-    moved = np.concatenate([images[:, :, :1], images[:, :, :-1]], axis=2)
-    return np.rint(127.5 + 0.95 * (moved.astype(np.float32) - 127.5)).astype(np.uint8)
+Look = Callable[[Int[np.ndarray, " k"]], UInt8[np.ndarray, "k s s 3"]]
+Embed = Callable[[UInt8[np.ndarray, "k s s 3"]], Float32[np.ndarray, "k d"]]
 
 
-def planted(
-    copies: Float32[np.ndarray, "k d"],
-    origins: Int[np.ndarray, " k"],
+class Plants(NamedTuple):
+    """Leaks of one kind.
+
+    Attributes:
+        people: the member whom each of them shows.
+        links: with members; `pictures` are rows of the plants.
+        null: with held-out people.
+        copies: which of them the search for copies finds; None where there are no pictures.
+    """
+
+    people: Int[np.ndarray, " p"]
+    links: Links
+    null: Links
+    copies: Bool[np.ndarray, " p"] | None
+
+    def found(self, threshold: float) -> Bool[np.ndarray, " p"]:
+        """Which of them are linked with the very person they show, at or above a threshold."""
+        right = (self.links.scores >= threshold) & (self.links.people == self.people[self.links.pictures])
+        return np.isin(np.arange(len(self.people)), self.links.pictures[right])
+
+    def first(self) -> Bool[np.ndarray, " p"]:
+        """Which of them have their strongest link with that person (rank 1)."""
+        pictures, at = np.unique(self.links.pictures, return_index=True)
+        found = np.zeros(len(self.people), bool)
+        found[pictures] = self.links.people[at] == self.people[pictures]
+        return found
+
+    def drawn(self, rows: Int[np.ndarray, " k"]) -> tuple[Links, Links]:
+        """The links of some of them, those of row `rows[i]` as of picture i; rows may repeat."""
+        both = []
+        for links in (self.links, self.null):
+            parts = [np.flatnonzero(links.pictures == row) for row in rows.tolist()]
+            at = np.concatenate(parts) if parts else np.zeros(0, np.int64)
+            picked = Links(*(column[at] for column in links))
+            both.append(picked._replace(pictures=np.repeat(np.arange(len(parts)), [len(part) for part in parts])))
+        return both[0], both[1]
+
+
+def plants(
     members: Faces,
-    nearest_synthetic: Float32[np.ndarray, " n"],
-    heldout_nearest_synthetic: Float32[np.ndarray, " h"] | None,
-) -> dict[str, Any]:
-    """Plants near copies of member pictures among the synthetic ones and runs the nearest-neighbour attacks on them.
+    heldout: Faces | None,
+    *,
+    look: Look | None = None,
+    embed: Embed | None = None,
+    unseen: Faces | None = None,
+    count: int = 100,
+    seed: int = 0,
+) -> dict[str, Plants]:
+    """Makes leaks from members' pictures and seeks them as screening does.
 
     Args:
-        copies: embeddings of `near_copies` of some member pictures.
-        origins: the rows of those pictures in `members`.
-        members: the authentic pictures.
-        nearest_synthetic: for each member picture, the score of its nearest synthetic picture without the plants.
-        heldout_nearest_synthetic: the same for held-out pictures, where there are any.
+        members: pictures the generator learned from.
+        heldout: pictures of people it never saw, where there are some.
+        look: gives the pictures at rows of `members`; without it there are no edited ones.
+        embed: embeds pictures as `members` were.
+        unseen: other pictures of members; without them the "other" pictures are taken out of the members' for this.
+        count: of each kind, at most.
+        seed: which ones, and their editing.
+    """
+    rng = np.random.default_rng(seed)
+    rows = rng.permutation(len(members))[:count]
+    made = {}
+    originals = look(rows) if look and embed else None
+    alike = np.ones(len(rows), bool)
+    made[planting.EXACT] = seek(members.embeddings[rows], members.labels[rows], members, heldout, alike)
+    if originals is not None:
+        images = planting.edited(originals, seed)
+        alike = copies.same(copies.thumbnails(images), copies.thumbnails(originals))
+        made[planting.EDITED] = seek(embed(images), members.labels[rows], members, heldout, alike)
+    gallery = members
+    if unseen is None:
+        taken = _one_of_each(members.labels, rng)[:count]
+        unseen = Faces(members.embeddings[taken], members.labels[taken])
+        kept = np.setdiff1d(np.arange(len(members)), taken)
+        gallery = Faces(members.embeddings[kept], members.labels[kept])
+    chosen = rng.permutation(len(unseen))[:count]
+    if len(chosen):
+        others = unseen.embeddings[chosen], unseen.labels[chosen]
+        made[planting.OTHER] = seek(*others, gallery, heldout, None)
+    return made
+
+
+def seek(
+    embeddings: Float32[np.ndarray, "p d"],
+    people: Int[np.ndarray, " p"],
+    members: Faces,
+    heldout: Faces | None,
+    copied: Bool[np.ndarray, " p"] | None,
+) -> Plants:
+    """Seeks leaks of one kind.
+
+    Args:
+        embeddings: of the leaks.
+        people: the member whom each of them shows.
+        members: where they are sought.
+        heldout: likewise.
+        copied: which of them the search for copies finds; None where there are no pictures.
+    """
+    return Plants(people, *links_of(embeddings, members, heldout), copied)
+
+
+def planted(screening: Screening, made: dict[str, Plants], *, seed: int = 0) -> dict[str, Any]:
+    """What the screening says of leaks among the synthetic pictures, its thresholds being those frozen without them.
+
+    Args:
+        screening: of the synthetic set.
+        made: what `plants` made.
+        seed: which synthetic pictures the leaks replace.
 
     Returns:
-        `planted`, `found` and `rate` (the nearest authentic picture of the copy is its origin), `near_copy_threshold`
-        (the score that 95 % of the copies reach with their origins), and `membership_auc` of the copied pictures
-        against the held-out ones.
+        `background_p_value` (of the set as it is) and `kinds`, of each `planted`, `rates` (of each supported rate
+        `found`, `tpr`, its Clopper-Pearson `interval`), `near_duplicates` (those found as copies; null where that was
+        not tried), `rank1` (whose strongest link is the right person) and `shares`: where that share of the set is
+        replaced, what `replaced` says, and whether the set is `noticed`: null where it stands out as it is.
     """
-    label = np.zeros(len(copies), np.int32)
-    matches = matching.match(copies, members.embeddings, label, np.zeros(len(members), np.int32), top_k=1)
-    found = matches.top_indices[:, 0] == origins
-    to_origin = (copies * members.embeddings[origins]).sum(1)
-    result = {
-        "planted": len(copies),
-        "found": int(found.sum()),
-        "rate": float(found.mean()),
-        "near_copy_threshold": float(np.percentile(to_origin, 5)),
+    background = screening.p_value()
+    return {
+        "background_p_value": background,
+        "kinds": {kind: _figures(screening, found, background, seed) for kind, found in made.items()},
     }
-    if heldout_nearest_synthetic is not None:
-        with_plants = np.maximum(nearest_synthetic[origins], to_origin)
-        result["membership_auc"] = metrics.auc(with_plants, heldout_nearest_synthetic)
-    return result
+
+
+def replaced(screening: Screening, found: Plants, share: float, *, seed: int = 0) -> dict[str, Any]:
+    """Replaces a share of the synthetic pictures by leaks, and screens that set: thresholds are frozen anew.
+
+    Returns:
+        `pictures` planted, at least one; those `found` and the `false_alarms` expected by chance at each rate; those
+        that the search for `copies` finds, null where there are no pictures; and the `p_value` of all tests on the set.
+    """
+    rng = np.random.default_rng((seed, round(1 / share)))
+    count = min(max(1, round(share * screening.pictures)), screening.pictures)
+    out = rng.permutation(screening.pictures)[:count]
+    turns = -(-count // len(found.people))
+    rows = np.concatenate([rng.permutation(len(found.people)) for _ in range(turns)])[:count]
+    links, null = found.drawn(rows)
+    after = screening.replaced(out, links, null, count)
+    return {
+        "pictures": count,
+        "found": {key: int(found.found(at.value)[rows].sum()) for key, at in after.thresholds.items()},
+        "false_alarms": {key: at.allowed * after.scale for key, at in after.thresholds.items()},
+        "copies": None if found.copies is None else int(found.copies[rows].sum()),
+        "p_value": after.p_value(),
+    }
 
 
 def shuffled(
@@ -84,3 +196,35 @@ def shuffled(
         "rate": float((scores >= threshold).mean()),
         "expected_rate": float(relation.counts[relation.centres >= threshold].sum() / total),
     }
+
+
+def share_of(hits: Bool[np.ndarray, " n"]) -> dict[str, Any]:
+    """`found`, their `rate` and its 95 % `interval` (Clopper-Pearson)."""
+    found = int(hits.sum())
+    return {"found": found, "rate": found / len(hits), "interval": list(metrics.clopper_pearson(found, len(hits)))}
+
+
+def _figures(screening: Screening, found: Plants, background: float, seed: int) -> dict[str, Any]:
+    rates = {}
+    for key, at in screening.thresholds.items():
+        hits = share_of(found.found(at.value))
+        rates[key] = {"found": hits["found"], "tpr": hits["rate"], "interval": hits["interval"]}
+    shares = {}
+    for share in SHARES:
+        test = replaced(screening, found, share, seed=seed)
+        noticed = None if background < SIGNIFICANT else test["p_value"] < SIGNIFICANT
+        shares[key_of(share)] = test | {"noticed": noticed}
+    return {
+        "planted": len(found.people),
+        "rates": rates,
+        "near_duplicates": None if found.copies is None else share_of(found.copies),
+        "rank1": share_of(found.first()),
+        "shares": shares,
+    }
+
+
+def _one_of_each(labels: Int[np.ndarray, " n"], rng: np.random.Generator) -> Int[np.ndarray, " k"]:
+    """A row of each person who has another one, in random order."""
+    order = rng.permutation(len(labels))
+    people, first, counts = np.unique(labels[order], return_index=True, return_counts=True)
+    return rng.permutation(order[first[counts > 1]]) if len(people) else order[:0]

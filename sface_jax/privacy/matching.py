@@ -18,7 +18,6 @@ from jaxtyping import Array, Float, Float32, Int, Int32, Int64
 from sface_jax.core import files
 from sface_jax.core.progress import Progress
 from sface_jax.privacy import tiles
-from sface_jax.privacy.pooled import match_identities  # noqa: F401
 
 PART = 8 * tiles.BLOCK
 """Queries that are compared with the whole gallery before anything is kept: what a resumed run does again at most."""
@@ -267,8 +266,9 @@ def _parts(
     nearest = []
     gallery = _Gallery(task)
     key = _digest(task) if folder else ""
-    starts = _parts_of(len(task.query.scale), jax.process_index())
-    shown = Progress(progress, len(starts) * PART, unit="pictures") if progress else None
+    n = len(task.query.scale)
+    starts = _parts_of(n, jax.process_index())
+    shown = Progress(progress, min(len(starts) * PART, n), unit="pictures") if progress and starts else None
     for start in starts:
         path = epath.Path(folder) / f"part-{start // PART:06d}.npz" if folder else None
         part = _read(path, key) if path else None
@@ -281,7 +281,7 @@ def _parts(
         best = _nearer(*best, part.gallery_scores, part.gallery_rows)
         nearest.append(part.nearest)
         if shown:
-            shown.update(start - starts[0] + PART)
+            shown.update(min(start + PART, n) - starts[0])
     if shown:
         shown.close()
     return cells, nearest, best

@@ -6,7 +6,9 @@ accepted at or above the threshold. Every function takes scores one by one, or a
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from statistics import NormalDist
+from typing import Any, SupportsFloat
 
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Num
@@ -170,41 +172,109 @@ def match_rate(
     identities: Int[np.ndarray, " n"],
     threshold: float,
     *,
-    rounds: int = 1000,
-    seed: int = 0,
+    confidence: float = 0.95,
 ) -> dict[str, Any]:
-    """The share of scores at or above a threshold, with a 95 % interval from a bootstrap over identities.
+    """The share of scores at or above a threshold, with an interval that allows for identities.
 
-    Comparisons of one identity are not independent, so identities are drawn, not comparisons. A bootstrap has nothing
-    to say about an event that was never (always) seen: there the far end of the interval is 1 - 0.05^(1/identities)
-    away, the exact form of the rule of three.
+    Comparisons of one identity are not independent. See `proportion` for the interval.
 
     Args:
         scores: comparison scores.
         identities: the identity each score belongs to.
         threshold: accept at or above it.
-        rounds: bootstrap samples.
-        seed: of the bootstrap.
+        confidence: of the interval.
 
     Returns:
-        `rate`, its `interval` [low, high], and the counts `comparisons` and `identities`.
+        `rate`, its `interval` [low, high], the counts `accepted`, `comparisons` and `identities`, and `effective`: how
+        many independent comparisons would say as much.
     """
-    accepted = np.asarray(scores) >= threshold
+    accepted = np.asarray(scores, np.float64) >= threshold
     _, group = np.unique(identities, return_inverse=True)
     hits, totals = np.bincount(group, accepted), np.bincount(group)
-    rate = float(accepted.mean())
-    if rate in (0.0, 1.0):
-        reach = 1 - 0.05 ** (1 / len(totals))
-        low, high = (0.0, reach) if rate == 0 else (1 - reach, 1.0)
-    else:
-        samples = [(hits @ w) / (totals @ w) for w in resamples(len(totals), rounds, seed)]
-        low, high = np.percentile(samples, [2.5, 97.5])
+    rate, effective, interval = proportion(hits, totals, confidence=confidence)
     return {
         "rate": rate,
-        "interval": [float(low), float(high)],
+        "interval": interval,
+        "accepted": int(accepted.sum()),
         "comparisons": len(accepted),
         "identities": len(totals),
+        "effective": effective,
     }
+
+
+def proportion(
+    hits: Num[np.ndarray, " c"], totals: Num[np.ndarray, " c"], *, confidence: float = 0.95
+) -> tuple[float, float, list[float]]:
+    """A share that is measured in clusters of dependent trials, here identities.
+
+    Clopper and Pearson's interval on the effective number of trials n* = p (1 - p) / v, v the variance between
+    clusters of p = sum hits / sum totals (Korn and Graubard, Survey Methodology 24, 1998). Where few clusters hold the
+    event, v is mostly too small: as it stands, their interval covered 77 % in place of 95 % in the simulation below.
+    So v gives way to its upper 80 % limit, v k / chi2_0.2(k), with k + 1 the clusters that hold the event (or its
+    contrary, if fewer). n* is at least the number of clusters, which also serves where the event was never or always
+    seen, and at most the number of trials. Clusters of unequal size are counted as Kish does, (sum n)^2 / sum n^2.
+
+    Coverage of the 95 % interval in simulations of 600 rounds, 20 to 400 clusters of about 10 or 100 trials,
+    beta-binomial events of rates 0.001 to 0.5, intra-cluster correlations 0 to 0.8: for equal clusters at least 94 %,
+    on the average 98 %; for very unequal ones (log-normal, sigma 1.4) at least 90.7 %, on the average 97.7 %. The low
+    end was above the truth in at most 3 % of the rounds, the high end below it in at most 8.7 %. A percentile
+    bootstrap over clusters covered 73.5 % at the least, with equal clusters.
+
+    Args:
+        hits: trials with the event in each cluster; parts of trials are allowed.
+        totals: trials in each cluster, at least one cluster with any.
+        confidence: of the interval.
+
+    Returns:
+        p, n* and the interval [low, high].
+    """
+    hits, totals = np.asarray(hits, np.float64), np.asarray(totals, np.float64)
+    trials, clusters = totals.sum(), len(totals)
+    rate = float(hits.sum() / trials)
+    variance = float(np.square(hits - rate * totals).sum() / trials**2 * clusters / max(clusters - 1, 1))
+    seen = min(_kish(totals[hits > 0]), _kish(totals[hits < totals]))
+    effective = effective_trials(rate, variance, seen, _kish(totals), trials)
+    return rate, effective, list(clopper_pearson(rate * effective, effective, confidence))
+
+
+def effective_trials(rate: float, variance: float, seen: float | int, least: float | int, most: float | int) -> float:
+    """How many independent trials would tell as much about a rate as dependent ones; see `proportion`.
+
+    Args:
+        rate: in [0, 1].
+        variance: its estimated variance.
+        seen: clusters behind that estimate.
+        least: the answer is not below this, and is this for a rate of 0 or 1 ...
+        most: ... and not above this, and is this without variance.
+    """
+    if rate in (0.0, 1.0):
+        return float(least)
+    if variance <= 0:
+        return float(most)
+    return float(min(max(rate * (1 - rate) / variance * _chi2_share(max(seen - 1, 1.0)), least), most))
+
+
+def clopper_pearson(hits: SupportsFloat, trials: SupportsFloat, confidence: float = 0.95) -> tuple[float, float]:
+    """The exact two-sided interval of a proportion from independent trials (Clopper and Pearson, 1934).
+
+    low = B(a/2; hits, trials - hits + 1) and high = B(1 - a/2; hits + 1, trials - hits), B the quantile of the beta
+    distribution and a = 1 - confidence. Each end by itself is a one-sided bound at 1 - a/2.
+
+    Args:
+        hits: in [0, trials]; need not be whole, as with an effective number of trials.
+        trials: more than 0.
+        confidence: in (0, 1).
+
+    Raises:
+        ValueError: hits or trials are not such numbers.
+    """
+    hits, trials = float(hits), float(trials)
+    if not 0 <= hits <= trials or not trials > 0:
+        raise ValueError(f"there must be trials, and no more hits than trials: {hits:g} of {trials:g}")
+    tail = (1 - confidence) / 2
+    low = beta_quantile(tail, hits, trials - hits + 1) if hits > 0 else 0.0
+    high = beta_quantile(1 - tail, hits + 1, trials - hits) if hits < trials else 1.0
+    return low, high
 
 
 def auc(
@@ -218,16 +288,132 @@ def auc(
     return _area(curves.operating_points(mated, non_mated, mated_counts, non_mated_counts))
 
 
+def auc_interval(
+    inside: Num[Array | np.ndarray, " n"],
+    inside_identities: Int[np.ndarray, " n"],
+    outside: Num[Array | np.ndarray, " m"],
+    outside_identities: Int[np.ndarray, " m"],
+    *,
+    confidence: float = 0.95,
+) -> list[float]:
+    """The interval of `auc`, whose scores depend on each other within identities.
+
+    The variance is that of clustered ROC data (Obuchowski, Biometrics 53, 1997), which for one score an identity is
+    DeLong's (1988); the interval is symmetric in the logit of the area, with Student's t for as many degrees of
+    freedom as the tails of the two sides leave (Satterthwaite). Where the sides are fully apart the variance is 0, and
+    the far end is 1 - (a/2)^(1/k) away, k the identities of the smaller side: the rule of three.
+
+    Coverage of the 95 % interval over 120 simulated cases of 400 rounds, 20 to 200 identities a side with 1 or 8
+    scores of intra-identity correlation 0 to 0.7, areas 0.5 to 0.99: on the average 95.5 %; 93 % to 98 % for areas up
+    to 0.9, down to 90 % at 0.99 with 20 identities, where the low end is too high.
+
+    Args:
+        inside: the scores that should be higher.
+        inside_identities: the identity of each.
+        outside: the other scores.
+        outside_identities: the identity of each; equal numbers on both sides mean the same identity.
+        confidence: of the interval.
+
+    Returns:
+        [low, high]; [0, 1] where a side has only one identity.
+    """
+    inside, outside = np.asarray(inside, np.float64), np.asarray(outside, np.float64)
+    wins, losses = placements(inside, outside), 1 - placements(outside, inside)
+    area, tail = float(wins.mean()), (1 - confidence) / 2
+    names, group = np.unique(np.concatenate([inside_identities, outside_identities]), return_inverse=True)
+    sides = []
+    for placed, where in ((wins, group[: len(inside)]), (losses, group[len(inside) :])):
+        present = np.bincount(where, minlength=len(names)) > 0
+        errors = np.bincount(where, placed - area, len(names)) / len(placed)
+        sides.append((errors * np.sqrt(present.sum() / max(present.sum() - 1, 1)), int(present.sum())))
+    (one, units), (other, others) = sides
+    if min(units, others) < 2:
+        return [0.0, 1.0]
+    variance = float(np.square(one + other).sum())
+    if area in (0.0, 1.0) or variance <= 0:
+        doubt = 1 - tail ** (1 / min(units, others))
+        return [max(0.0, area - doubt), min(1.0, area + doubt)]
+    parts = np.array([np.square(one).sum(), np.square(other).sum()])
+    freedom = np.array([_freedom(one, units), _freedom(other, others)])
+    t = student_quantile(1 - tail, max(parts.sum() ** 2 / (parts**2 / freedom).sum(), 1.0))
+    logit, reach = math.log(area / (1 - area)), t * math.sqrt(variance) / (area * (1 - area))
+    return [_expit(logit - reach), _expit(logit + reach)]
+
+
 def tpr_at_fpr(mated: Num[Array | np.ndarray, " g"], non_mated: Num[Array | np.ndarray, " i"], fpr: float) -> float:
     """The largest share of mated scores accepted while at most a share `fpr` of the non-mated ones is."""
     points = curves.operating_points(mated, non_mated)
     return float(1 - points.fnmr[_first_at_fmr(points, 1 / fpr)])
 
 
+def beta_quantile(probability: float, a: float | int, b: float | int) -> float:
+    """x with I_x(a, b) = probability, I the regularised incomplete beta function; a, b > 0."""
+    low, high = 0.0, 1.0
+    while high - low > 1e-13 * high and high > 1e-300:
+        middle = (low + high) / 2
+        low, high = (middle, high) if _beta_cdf(middle, a, b) < probability else (low, middle)
+    return (low + high) / 2
+
+
+def student_quantile(probability: float, freedom: float | int) -> float:
+    """Student's t quantile for probabilities above one half."""
+    x = beta_quantile(2 * (1 - probability), freedom / 2, 0.5)
+    return math.sqrt(freedom * (1 - x) / x)
+
+
 def resamples(units: int, rounds: int, seed: int) -> list[Int[np.ndarray, " units"]]:
     """Bootstrap samples of `units` things: how often each is drawn in each of `rounds` samples."""
     rng = np.random.default_rng(seed)
     return [np.bincount(rng.integers(0, units, units), minlength=units) for _ in range(rounds)]
+
+
+def placements(scores: Num[np.ndarray, " n"], others: Num[np.ndarray, " m"]) -> Float[np.ndarray, " n"]:
+    """The share of `others` below each score, equal ones counting one half."""
+    ordered = np.sort(others)
+    return (np.searchsorted(ordered, scores) + np.searchsorted(ordered, scores, side="right")) / (2 * len(others))
+
+
+def _kish(sizes: Float[np.ndarray, " c"]) -> float:
+    """As many clusters of equal size as these are worth (Kish, 1965)."""
+    return float(sizes.sum() ** 2 / np.square(sizes).sum()) if sizes.any() else 0.0
+
+
+def _freedom(errors: Float[np.ndarray, " c"], units: int) -> float:
+    """Degrees of freedom of a sum of squares, 2 / (kurtosis - 1) times the units: few where the tails are long."""
+    squares = np.square(errors)
+    if not squares.any():
+        return float(units - 1)
+    kurtosis = units * np.square(squares).sum() / squares.sum() ** 2
+    return float(min(units - 1, 2 * units / max(kurtosis - 1, 1e-9)))
+
+
+def _chi2_share(freedom: float | int) -> float:
+    """chi2_0.2(k) / k, by Wilson and Hilferty (1931)."""
+    part = 2 / (9 * freedom)
+    return (1 - part + NormalDist().inv_cdf(0.2) * math.sqrt(part)) ** 3
+
+
+def _expit(x: float) -> float:
+    return 1 / (1 + math.exp(-x)) if x > -700 else 0.0
+
+
+def _beta_cdf(x: float, a: float | int, b: float | int) -> float:
+    """I_x(a, b) in float64, by its continued fraction (DLMF 8.17.22) after Lentz; JAX has it in float32 only."""
+    if x > (a + 1) / (a + b + 2):  # it converges fast on the other side
+        return 1 - _beta_cdf(1 - x, b, a)
+    front = math.exp(a * math.log(x) + b * math.log1p(-x) + math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b)) / a
+    c, d = 1.0, 1 / (1 - (a + b) * x / (a + 1))
+    fraction, step, m = d, 0.0, 0
+    while abs(step - 1) > 1e-15 and m < 100_000:  # of the order of sqrt(a + b) steps
+        m += 1
+        even = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
+        odd = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))
+        d, c = 1 / (1 + even * d), 1 + even / c
+        fraction *= d * c
+        d, c = 1 / (1 + odd * d), 1 + odd / c
+        step = d * c
+        fraction *= step
+    return front * fraction
 
 
 def _first_at_fmr(points: curves.OperatingPoints, per: int | float) -> int:

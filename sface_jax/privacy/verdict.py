@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 NOT_DETECTED = "not detected by these attacks at this power"
 WEAK = "weakly linkable"
 LINKABLE = "linkable"
 LEVELS = (NOT_DETECTED, WEAK, LINKABLE)
+
+DATASET = "dataset"
+"""The threat that the verdict is about: the synthetic pictures are handed out, and nothing else."""
+
+ENOUGH_FOUND = 0.95
+"""Planted exact copies that must be found at the highest rate, if that nothing was found is to mean anything."""
+
+SIGNIFICANT = 0.05
 
 RULES = {
     "match rate": (
@@ -19,15 +28,25 @@ RULES = {
         "Share of synthetic pictures whose nearest authentic picture has their own label: weakly linkable where the "
         "low end of the interval is above chance, linkable where it is also at least 10 times chance or one half."
     ),
+    "pooled linkage": (
+        "The same for synthetic identities, by the mean score of all their pictures with all pictures of a person."
+    ),
     "membership": (
-        "AUC of the nearest-synthetic-neighbour score, members' identities against held-out ones: linkable where the "
-        "low end of the interval is at least 0.75, weakly linkable where it is above 0.5."
+        "AUC of the primary attack by identity, members against held-out people: linkable where the low end of the "
+        "interval is at least 0.75, weakly linkable where it is above 0.5. Another attack decides where it says more "
+        "and its p-value, adjusted for the number of attacks, is below 0.05."
     ),
-    "near copies": (
-        "Share of synthetic pictures as close to an authentic one as a planted near copy: weakly linkable where the "
-        "low end of the interval is above the share of authentic pictures that are so close to another one, linkable "
-        "where it is also above 1 %."
+    "leaked pictures": (
+        "Links of synthetic pictures with members, against those with held-out people: weakly linkable where the "
+        "p-value of all tests together is below 0.05, linkable where the links in excess of chance are also more "
+        "than one in a hundred pictures."
     ),
+    "copies": (
+        "Synthetic pictures that are an authentic photograph: linkable where pixels are equal or where more than 1 "
+        "in 1,000 pictures are near duplicates beyond what held-out people give, weakly linkable where any are."
+    ),
+    "discriminator": "As membership, by the discriminator's logits; not part of the verdict on the dataset.",
+    "released recogniser": "As membership, by the embeddings of a released network; not part of that verdict either.",
 }
 
 
@@ -35,35 +54,107 @@ def decide(audit: dict[str, Any]) -> dict[str, Any]:
     """Applies the rules to the figures of the primary matcher.
 
     Args:
-        audit: `match_rates`, `linkage`, `membership`, `near_copies` and `controls` as `privacy.audit` gathers them.
+        audit: `match_rates`, `linkage`, `membership`, `screening`, `controls`, `discriminator` and `released` as
+            `privacy.audit` gathers them, all but the first of which may be empty.
 
     Returns:
-        `level`, `summary` (a sentence), `findings` (a list of `name`, `level`, `text`), `caveats` and `rules`.
+        `level`, of the threat that the dataset is handed out; `summary` (a sentence or two), `findings` (a list of
+        `name`, `threat`, `level`, `text`), `other_threats` (threat -> its level), `caveats` and `rules`.
     """
-    findings = [
-        finding
-        for finding in (_match_rate(audit), _recovery(audit), _membership(audit), _near_copies(audit))
-        if finding
-    ]
-    level = max((finding["level"] for finding in findings), key=LEVELS.index)
-    worst = [finding["name"] for finding in findings if finding["level"] == level]
-    if level == NOT_DETECTED:
+    findings = [found for found in (*_of_dataset(audit), *_of_networks(audit)) if found]
+    own = [found for found in findings if found["threat"] == DATASET]
+    level = max((found["level"] for found in own), key=LEVELS.index, default=NOT_DETECTED)
+    worst = [found["name"] for found in own if found["level"] == level]
+    if not own:
+        summary = "None of the attacks could be made on these sets: nothing is known."
+    elif level == NOT_DETECTED:
         summary = "These attacks, at this power, detected no link between synthetic pictures and authentic identities."
     else:
         grade = "can be linked" if level == LINKABLE else "can be linked weakly"
         summary = f"The synthetic pictures {grade} to the identities they were made from, by {_and(worst)}."
-    return {"level": level, "summary": summary, "findings": findings, "caveats": _caveats(audit), "rules": RULES}
+    others = {found["threat"]: found["level"] for found in findings if found["threat"] != DATASET}
+    if telling := [threat for threat, found in others.items() if found != NOT_DETECTED]:
+        summary += f" Who trained the generator is told by {_and(telling)} too."
+    return {
+        "level": level,
+        "summary": summary,
+        "findings": findings,
+        "other_threats": others,
+        "caveats": list(_caveats(audit)),
+        "rules": RULES,
+    }
+
+
+def _of_dataset(audit: dict[str, Any]) -> Iterator[dict[str, str] | None]:
+    yield _match_rate(audit)
+    linkage = audit.get("linkage") or {}
+    if linkage:
+        yield _recovered(
+            "label recovery", "The nearest authentic picture gives away the label of {} of the synthetic pictures",
+            linkage["single"]["rank1"],
+        )  # fmt: skip
+        yield _recovered(
+            "pooled linkage", "All pictures of a label together give it away for {} of the synthetic identities",
+            linkage["pooled"]["all"]["mean"]["rank1"],
+        )  # fmt: skip
+    if membership := audit.get("membership"):
+        yield _membership(membership)
+    yield _leaked(audit)
+    yield _copied(audit)
+
+
+def _of_networks(audit: dict[str, Any]) -> Iterator[dict[str, str]]:
+    """Findings about what else may be handed out."""
+    if found := audit.get("discriminator"):
+        yield _told_apart(
+            "discriminator", "the discriminator", found["identity"], audit["membership"]["heldout"]["identities"],
+            "By what the discriminator says of their pictures",
+        )  # fmt: skip
+    released = audit.get("released") or {}
+    control = released.get("control", {}).get("network")
+    for name, figures in released.get("networks", {}).items():
+        if name != control:
+            yield _told_apart(
+                "released recogniser", f"the recogniser {name}", figures, released["identities"]["heldout"],
+                f"By how {name} sees their pictures",
+            )  # fmt: skip
+
+
+def _membership(membership: dict[str, Any]) -> dict[str, str]:
+    """The primary attack, or another one that says more although many were tried."""
+    primary = membership["primary"]["identity"]
+    sure = [name for name, found in membership["attacks"].items() if found["p_adjusted"] < SIGNIFICANT]
+    told = {name: membership["attacks"][name] for name in (primary, *sure)}
+    levels = {name: LEVELS.index(_level_of(found)) for name, found in told.items()}
+    name = max(told, key=levels.get)  # the first of equals: the primary one
+    how = {"identity": "identities", "picture": "people (by the picture)"}[told[name]["unit"]]
+    by = "" if name == primary else f", by the attack {name}: {told[name]['text']}"
+    return _told_apart(
+        "membership",
+        DATASET,
+        told[name],
+        membership["heldout"]["identities"],
+        f"By the synthetic pictures that are like theirs{by}",
+        how,
+    )
+
+
+def _level_of(found: dict[str, Any]) -> str:
+    low = found["interval"][0]
+    return LINKABLE if low >= 0.75 else WEAK if low > 0.5 else NOT_DETECTED
 
 
 def _match_rate(audit: dict[str, Any]) -> dict[str, str] | None:
-    same, different = audit["match_rates"]["authentic_synthetic"], audit["match_rates"]["authentic_synthetic_different"]
+    same = audit["match_rates"].get("authentic_synthetic")
     if not same:
         return None
+    different = audit["match_rates"]["authentic_synthetic_different"]
     key = "1e-3" if "1e-3" in same else next(iter(same))
     rate = same[key]
     floor, low = max(rate["fmr"], different[key]["rate"]), rate["interval"][0]
     return {
         "name": "match rate",
+        "threat": DATASET,
         "level": NOT_DETECTED if low <= floor else LINKABLE if low >= 10 * floor else WEAK,
         "text": (
             f"At the threshold that lets {_percent(rate['fmr'])} of authentic strangers through, "
@@ -75,75 +166,112 @@ def _match_rate(audit: dict[str, Any]) -> dict[str, str] | None:
     }
 
 
-def _recovery(audit: dict[str, Any]) -> dict[str, str]:
-    rank1 = audit["linkage"]["rank1"]
+def _recovered(name: str, text: str, rank1: dict[str, Any]) -> dict[str, str]:
     (low, high), chance = rank1["interval"], rank1["chance"]
-    level = NOT_DETECTED if low <= chance else LINKABLE if low >= min(10 * chance, 0.5) else WEAK
     return {
-        "name": "label recovery",
-        "level": level,
+        "name": name,
+        "threat": DATASET,
+        "level": NOT_DETECTED if low <= chance else LINKABLE if low >= min(10 * chance, 0.5) else WEAK,
         "text": (
-            f"The nearest authentic picture gives away the label of {_percent(rank1['rate'])} of the synthetic "
-            f"pictures (95 % interval {_percent(low)} to {_percent(high)}); chance is {_percent(chance)}."
+            f"{text.format(_percent(rank1['rate']))} (95 % interval {_percent(low)} to {_percent(high)}); "
+            f"chance is {_percent(chance)}."
         ),
     }
 
 
-def _membership(audit: dict[str, Any]) -> dict[str, str] | None:
-    membership = audit["membership"]
-    if not membership:
-        return None
-    found = membership["identity"]
+def _told_apart(
+    name: str, threat: str, found: dict[str, Any], heldout: int, how: str, who: str = "identities"
+) -> dict[str, str]:
     low, high = found["interval"]
     return {
-        "name": "membership",
-        "level": LINKABLE if low >= 0.75 else WEAK if low > 0.5 else NOT_DETECTED,
+        "name": name,
+        "threat": threat,
+        "level": _level_of(found),
         "text": (
-            f"By their nearest synthetic picture, identities that trained the generator are told from "
-            f"{membership['heldout']['identities']} held-out ones with an AUC of {found['auc']:.3f} "
-            f"(95 % interval {low:.3f} to {high:.3f}; 0.5 is a coin toss)."
+            f"{how}, {who} that trained the generator are told from {heldout:,} held-out ones with an AUC of "
+            f"{found['auc']:.3f} (95 % interval {low:.3f} to {high:.3f}; 0.5 is a coin toss)."
         ),
     }
 
 
-def _near_copies(audit: dict[str, Any]) -> dict[str, str] | None:
-    copies = audit["near_copies"]
-    if not copies:
+def _leaked(audit: dict[str, Any]) -> dict[str, str] | None:
+    found = audit.get("screening")
+    if not found:
         return None
-    above = copies["interval"][0] > copies["baseline"]
+    excess = max((rate["excess"] for rate in found["rates"].values()), default=0)
+    level = NOT_DETECTED if not found["noticed"] else LINKABLE if excess > 0.01 * found["pictures"] else WEAK
+    parts = [
+        f"at a false positive rate of {_percent(float(key))} {_number(rate['links'])} links, where chance makes "
+        f"{_number(rate['expected'])}"
+        for key, rate in found["rates"].items()
+    ]
+    told = "no false positive rate has a chance link behind it" if not parts else _and(parts)
     return {
-        "name": "near copies",
-        "level": NOT_DETECTED if not above else LINKABLE if copies["interval"][0] > 0.01 else WEAK,
+        "name": "leaked pictures",
+        "threat": DATASET,
+        "level": level,
         "text": (
-            f"{_percent(copies['rate'])} of the synthetic pictures are as close to an authentic picture as a planted "
-            f"near copy (score {copies['threshold']:.3f} and above); of the authentic pictures, "
-            f"{_percent(copies['baseline'])} are so close to another one."
+            f"{found['pictures']:,} synthetic pictures against {found['people']:,} members: {told}. Chance is that of "
+            f"{found['null']}; p = {found['p_value']:.2g} of all tests together."
         ),
     }
 
 
-def _caveats(audit: dict[str, Any]) -> list[str]:
+def _copied(audit: dict[str, Any]) -> dict[str, str] | None:
+    found = (audit.get("screening") or {}).get("copies")
+    if not found:
+        return None
+    equal, alike = found["members"]["equal"], found["members"]["alike"]
+    chance = (found.get("heldout") or {}).get("expected_among_members", 0)
+    beyond = equal + alike - chance
+    much = equal or beyond > 1e-3 * audit["screening"]["pictures"]
+    few = not equal and beyond < 1 + 2 * max(chance, 1) ** 0.5
+    return {
+        "name": "copies",
+        "threat": DATASET,
+        "level": NOT_DETECTED if few else LINKABLE if much else WEAK,
+        "text": (
+            f"{equal:,} synthetic pictures have the very pixels of an authentic one, {alike:,} more are near "
+            f"duplicates of one; by what held-out people give, chance makes {_number(chance)}."
+        ),
+    }
+
+
+def _caveats(audit: dict[str, Any]) -> Iterator[str]:
     """What limits the verdict, whatever it is."""
-    caveats = [
-        "A link that is not detected may still exist: another matcher, more pictures or another attack may find it.",
-    ]
-    if audit["membership"]:
-        caveats.append(audit["membership"]["power"])
+    yield "A link that is not detected may still exist: another matcher, more pictures or another attack may find it."
+    if not audit.get("linkage"):
+        yield "The sets share no identity, so that nothing could be asked about labels."
+    if audit.get("membership"):
+        yield audit["membership"]["power"]
     else:
-        caveats.append("There are no held-out identities, so membership was not tested.")
-    planted = audit["controls"].get("planted")
-    if planted is None:
-        caveats.append("The planted control was switched off, so it is not known what these attacks can find.")
-    elif planted["rate"] < 0.95:
-        caveats.append(
-            f"Only {planted['found']} of {planted['planted']} planted copies were found: the matcher is too weak for "
-            f"this audit to reassure anybody."
+        yield "There are no held-out identities, so membership was not tested."
+    kinds = (audit["controls"].get("planted") or {}).get("kinds")
+    if not kinds:
+        yield "The planted control was switched off, so it is not known what these attacks can find."
+        return
+    exact = next(iter(kinds["exact"]["rates"].values()), None)
+    if exact is None:
+        yield "There are too few synthetic pictures to set a false positive rate: single leaked pictures escape."
+    elif exact["tpr"] < ENOUGH_FOUND:
+        yield (
+            f"Only {exact['found']} of {kinds['exact']['planted']} planted copies were found: the matcher is too weak "
+            f"for this audit to reassure anybody."
         )
-    return caveats
+    control = (audit.get("released") or {}).get("control") or {}
+    if control and not control["found"]:
+        yield (
+            f"Even {control['network']}, which did learn the members, does not tell them: the attack on released "
+            f"recognisers is too weak here to say anything."
+        )
 
 
 def _percent(share: float) -> str:
     return f"{100 * share:.3g} %"
+
+
+def _number(count: float | int) -> str:
+    return f"{count:,.0f}" if count >= 10 or count == int(count) else f"{count:.2g}"
 
 
 def _times(ratio: float) -> str:

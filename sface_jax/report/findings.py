@@ -26,6 +26,7 @@ class Findings:
         synthetic: manifest of the synthetic dataset.
         verification: network -> what `verification/<network>.json` holds.
         audit: what `privacy/audit.json` holds.
+        audit_page: the audit's own page, seen from the report's folder; "" where there is none.
         gan_log: the generator's logged scalars.
         gan_best: what `gan/best.json` holds: "step", "metric", "value" of the best checkpoint.
         recognition_logs: network -> its logged scalars.
@@ -40,6 +41,7 @@ class Findings:
     synthetic: dict[str, Any]
     verification: dict[str, dict[str, Any]]
     audit: dict[str, Any]
+    audit_page: str
     gan_log: Log
     gan_best: dict[str, Any]
     recognition_logs: dict[str, Log]
@@ -96,6 +98,7 @@ def gather(workdir: epath.Path, show_authentic: bool = False) -> Findings:
         synthetic=_hide(_json(workdir / "synthetic" / "manifest.json"), str(workdir)),
         verification={path.stem: _json(path) for path in _sorted(workdir / "verification", "*.json")},
         audit=_json(workdir / "privacy" / "audit.json"),
+        audit_page="../privacy/index.html" if (workdir / "privacy" / "index.html").exists() else "",
         gan_log=_log(workdir / "gan" / "metrics.jsonl"),
         gan_best=_json(workdir / "gan" / "best.json"),
         recognition_logs={path.parent.name: _log(path) for path in _sorted(workdir / "recognition", "*/metrics.jsonl")},

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from sface_jax.report import paper, plots, words
+from sface_jax.report import paper, plots, tried, words
 
 CROSS = "authentic_synthetic"
 # relation -> (label, its mated pairs, its non-mated pairs, role of its colour)
@@ -58,8 +58,9 @@ class Leakage:
         relations: labels of the relations measured.
         metrics: (term, label, [(value, notes)]) of each metric, one couple a relation; notes: interval, null, paper.
         membership: (level, values) of the membership attack.
-        controls: what the audit's own checks found, in sentences.
+        controls: what the audit's own checks and its power say, in sentences.
         others: (matcher, its verdict in a sentence) of the further matchers.
+        page: address of the audit's own page; "" where there is none.
         mated_pairs: number of same-label authentic/synthetic pairs.
         scores, members, det, rate_chart: charts.
     """
@@ -75,6 +76,7 @@ class Leakage:
     membership: list[tuple[str, dict[str, Any]]]
     controls: list[str]
     others: list[tuple[str, str]]
+    page: str
     mated_pairs: int | None
     scores: Markup | None
     members: Markup | None
@@ -82,8 +84,13 @@ class Leakage:
     rate_chart: Markup | None
 
 
-def leakage(audit: dict[str, Any]) -> Leakage | None:
-    """Turns `privacy/audit.json` into what the page shows; None if there was no audit."""
+def leakage(audit: dict[str, Any], page: str = "") -> Leakage | None:
+    """Turns `privacy/audit.json` into what the page shows; None if there was no audit.
+
+    Args:
+        audit: what the file holds.
+        page: where the audit's own page lies, seen from the one that shows this; "" where there is none.
+    """
     if not audit:
         return None
     relations = {name: audit["relations"][name] for name in RELATIONS if name in audit.get("relations", {})}
@@ -102,8 +109,9 @@ def leakage(audit: dict[str, Any]) -> Leakage | None:
         relations=[RELATIONS[name][0] for name in relations],
         metrics=_metrics(relations),
         membership=[(level, membership[level]) for level in ("identity", "picture") if level in membership],
-        controls=_controls(audit.get("controls") or {}),
+        controls=tried.strength(audit),
         others=[(name, other["verdict"]["summary"]) for name, other in (audit.get("other_matchers") or {}).items()],
+        page=page,
         mated_pairs=(sets.get(CROSS) or {}).get("count", {}).get("mated"),
         scores=_score_figure(sets, headline),
         members=_member_figure(sets),
@@ -148,21 +156,6 @@ def _metrics(relations: dict[str, dict[str, Any]]) -> list[tuple[str, str, list[
             cells.append((shown(values.get(key)), [note for note in notes if note]))
         rows.append((term, label, cells))
     return rows
-
-
-def _controls(controls: dict[str, Any]) -> list[str]:
-    sentences = []
-    planted, shuffled = controls.get("planted") or {}, controls.get("shuffled") or {}
-    if words.finite(planted.get("planted")):
-        sentences.append(
-            "Near copies of authentic pictures were planted among the synthetic ones: "
-            f"{planted['found']} of {planted['planted']} were found."
-        )
-    if words.finite(shuffled.get("auc")):
-        sentences.append(
-            f"With the labels shuffled no link may remain: the AUC is then {shuffled['auc']:.3f} (0.5 is a coin toss)."
-        )
-    return sentences
 
 
 def _panel(title: str, values: dict[str, Any], wanted: dict[str, tuple[str, str]]) -> plots.Panel | None:

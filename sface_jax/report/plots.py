@@ -152,28 +152,55 @@ def accuracy(name: str, bars: Sequence[Bar], alt: str, chance: float = 0.5) -> M
         return _svg(figure, name, alt)
 
 
-def roc(name: str, curves: Mapping[str, Curve], colours: Mapping[str, str], alt: str) -> Markup:
-    """Draws true match rate over false match rate (logarithmic), one curve a network."""
+def roc(
+    name: str,
+    curves: Mapping[str, Curve],
+    colours: Mapping[str, str],
+    alt: str,
+    *,
+    xlabel: str = "false match rate (different people accepted)",
+    ylabel: str = "true match rate",
+    log: bool = False,
+) -> Markup:
+    """Draws true match rate over false match rate (logarithmic), one curve a network.
+
+    Args:
+        name: of the drawing on its page.
+        curves: label -> false match rates and true match rates, in the same order.
+        colours: label -> see `stroke`.
+        alt: for those who do not see it.
+        xlabel: of the other kind of false rate that is drawn.
+        ylabel: likewise.
+        log: draw the true rates logarithmically, too: what an attack does where it is hardly ever wrong.
+    """
     with mpl.rc_context(STYLE):
         figure, (axes,) = _figure(3.3)
-        lowest = 0.1
+        lowest, lowest_true = 0.1, 0.1
         for label, (fmr, tmr) in curves.items():
-            kept = fmr > 0
+            kept = (fmr > 0) & ((tmr > 0) if log else True)
             if not kept.any():
                 continue
-            lowest = min(lowest, fmr[kept].min())
+            lowest, lowest_true = min(lowest, fmr[kept].min()), min(lowest_true, tmr[kept].min())
             axes.plot(fmr[kept], tmr[kept], label=_label(label), drawstyle="steps-post", **_stroke(colours[label]))
-        chance = np.geomspace(max(lowest, 1e-6), 1, 60)
+        floor = max(lowest, 1e-6)
+        chance = np.geomspace(floor, 1, 60)
         axes.plot(chance, chance, color=STAND_IN["other"], linewidth=1.2, linestyle=":", label="chance")
         axes.set_xscale("log")
-        axes.set_xlim(max(lowest, 1e-6), 1)
-        ticks, labels = _percent_ticks(10 ** np.ceil(np.log10(max(lowest, 1e-6))))
+        axes.set_xlim(floor, 1)
+        ticks, labels = _percent_ticks(10 ** np.ceil(np.log10(floor)))
         axes.set_xticks(ticks, labels)
         axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.set_ylim(0, 1.01)
-        axes.set_yticks(np.arange(0, 1.01, 0.2), [f"{x:.0f} %" for x in np.arange(0, 101, 20)])
-        axes.set_xlabel("false match rate (different people accepted)")
-        axes.set_ylabel("true match rate")
+        if log:
+            bottom = max(min(floor, lowest_true), 1e-6)
+            axes.set_yscale("log")
+            axes.set_ylim(bottom, 1.2)
+            axes.set_yticks(*_percent_ticks(10 ** np.ceil(np.log10(bottom))))
+            axes.yaxis.set_minor_formatter(NullFormatter())
+        else:
+            axes.set_ylim(0, 1.01)
+            axes.set_yticks(np.arange(0, 1.01, 0.2), [f"{x:.0f} %" for x in np.arange(0, 101, 20)])
+        axes.set_xlabel(xlabel)
+        axes.set_ylabel(ylabel)
         _below(axes)
         return _svg(figure, name, alt)
 

@@ -50,7 +50,7 @@ def run(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
 def render(findings: Findings, title: str = "") -> str:
     """The page: self-contained HTML that reads without scripts."""
     benchmarks = utility.benchmarks(findings.verification, findings.on_authentic)
-    leak = leakage.leakage(findings.audit)
+    leak = leakage.leakage(findings.audit, findings.audit_page)
     seconds = [stage["seconds"] for stage in findings.stages.values() if words.finite(stage["seconds"])]
     return page.template("template.html").render(
         title=title or verdict.title(benchmarks, leak),

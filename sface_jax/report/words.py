@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 DASH = "–"
 UNIT = "\N{NO-BREAK SPACE}%"
+NARROW = "\N{NARROW NO-BREAK SPACE}"
 
 # network -> (label, what it was trained on, role of its colour)
 NETWORKS = {
@@ -65,6 +66,17 @@ GLOSSARY = {
     "ROC, DET": "All thresholds in one curve: the matches gained, or missed, for the false ones accepted.",
     "Fréchet distance": "The distance between two sets of pictures, taken as normal distributions in a network's "
     "features; 0 where these agree. Only distances in features of one network compare.",
+    "FTA, failure to acquire": "The share of pictures that cannot be read and so are compared with nothing.",
+    "Rank 1, rank 10": "A search names the most alike identities; the share of searches in which the right one is the "
+    "first, or among the first ten.",
+    "FPIR, FNIR": "Of searches for someone who is not enrolled, the share that name somebody; of searches for someone "
+    "who is, the share that do not name them first and above the threshold.",
+    "TPR at FPR": "The share of what an attack should find that it finds, where it is wrong about this share of the "
+    "rest.",
+    "Epsilon": "How far differential privacy lets one person's presence change what may come out: by a factor of e to "
+    "that power. An attack that works shows that it must be at least so large; one that fails shows nothing.",
+    "Rule of 30, rule of 3": "To be within 30 % of a rate (at 90 %), 30 errors must have been seen; what was never "
+    "seen in n trials may still have a rate of 3/n.",
     "Member, held-out identity": "A member's pictures trained the generator; a held-out identity's did not. What tells "
     "them apart is leakage.",
 }
@@ -108,6 +120,18 @@ def count(value: object) -> str:
     return f"{int(value):,}" if finite(value) else DASH
 
 
+def plain(value: object) -> str:
+    """A number of any size: 213.3 -> "213", 4.78 -> "4.8", 20.0 -> "20"."""
+    if not finite(value):
+        return DASH
+    return f"{value:,.0f}" if abs(value) >= 10 or value == int(value) else f"{value:.2g}"
+
+
+def plural(number: object, word: str) -> str:
+    """2, "picture" -> "2 pictures"."""
+    return f"{count(number)} {word}{'s' if number != 1 else ''}"
+
+
 def ratio(value: object) -> str:
     """116.2 -> "116 ×", 1.31 -> "1.3 ×"."""
     if not finite(value):
@@ -126,6 +150,13 @@ def duration(seconds: object) -> str:
     if minutes:
         return f"{minutes} min {rest} s"
     return f"{seconds:.1f} s" if seconds < 10 else f"{rest} s"
+
+
+def p_value(value: object) -> str:
+    """A p-value: 0.0401 -> "0.040", "< 0.001" where it is smaller than is worth telling."""
+    if not finite(value):
+        return DASH
+    return f"{value:.3f}" if value >= 0.001 else f"<{NARROW}0.001"
 
 
 def one_in(rate: float) -> str:

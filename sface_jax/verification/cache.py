@@ -53,9 +53,9 @@ def embed(
     """
     path = folder / name / f"{benchmark.name}.npz"
     key = hashlib.sha256(f"{benchmark.digest} {benchmark.crop} {mirror} {fingerprint}".encode()).hexdigest()
-    kept = _read(path, key)
+    kept = stored(path, key)
     if kept is not None:
-        return kept
+        return Embedded(kept["features"], float(kept["seconds"]))
     began = time.perf_counter()
     told = f"{name} on {benchmark.name}"
     found = features(network, benchmark.images, batch_size=batch_size, whole_batches=True, mirror=mirror, progress=told)
@@ -65,18 +65,23 @@ def embed(
         *(name, len(found), " and their mirror images" if mirror else "", made.seconds, len(found) / made.seconds),
     )
     if mesh.is_lead():
-        files.write_npz(path, compressed=False, features=found, key=np.array(key), seconds=np.array(made.seconds))
+        keep(path, key, features=found, seconds=np.array(made.seconds))
     return made
 
 
-def _read(path: epath.Path, key: str) -> Embedded | None:
-    """What is kept under this key; nothing where the file is another's, or damaged."""
+def keep(path: epath.Path, key: str, **arrays: np.ndarray) -> None:
+    """Writes arrays under a key that stands for all they depend on."""
+    files.write_npz(path, compressed=False, key=np.array(key), **arrays)
+
+
+def stored(path: epath.Path, key: str) -> dict[str, np.ndarray] | None:
+    """The arrays that are kept under this key; nothing where the file is another's, or damaged."""
     if not path.exists():
         return None
     try:
-        with path.open("rb") as file, np.load(file) as stored:
-            if str(stored["key"]) == key:
-                return Embedded(stored["features"], float(stored["seconds"]))
+        with path.open("rb") as file, np.load(file) as kept:
+            if str(kept["key"]) == key:
+                return {name: kept[name] for name in kept.files}
     except (OSError, EOFError, KeyError, ValueError, BadZipFile):
         logging.warning("%s is damaged: embeddings are made anew", path)
     return None

@@ -9,8 +9,8 @@ from etils import epath
 from configs import privacy
 from sface_jax.core import files, pictures
 from sface_jax.core.errors import UserError
-from sface_jax.data import cards
-from sface_jax.privacy import audit, card, sources
+from sface_jax.data import cards, dataset
+from sface_jax.privacy import audit, card
 from tests.verification import tiny
 
 
@@ -26,18 +26,25 @@ def workdir(tmp_path_factory):
 
 def config(workdir, **changes):
     made = privacy.get_config()
-    paths = {key: made[key].replace("{workdir}", str(workdir)) for key in ("authentic", "synthetic")}
+    paths = {key: made[key].replace("{workdir}", str(workdir)) for key in ("authentic", "synthetic", "output")}
     with made.unlocked():
         made.update({"batch_size": 16, "planted": 5, **paths, **changes})
     return made
 
 
 def test_audit_of_datasets(workdir):
-    result = audit.run(config(workdir, matchers=("matcher", "second")), workdir)
+    shown = []
+    result = audit.run(
+        config(workdir, matchers=("matcher", "second"), show_pairs=True),
+        workdir,
+        write_page=lambda folder, told, pairs: shown.append((folder, told, pairs)),
+    )
     text = (workdir / "privacy" / "audit.json").read_text()
     found = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
     assert found["matcher"] == "matcher" and list(found["other_matchers"]) == ["second"]
-    assert found["sets"]["heldout"] == {"identities": 3, "pictures": 12, "pictures_in_all": 12}
+    assert {k: found["sets"]["heldout"][k] for k in ("identities", "pictures", "fta")} == {
+        "identities": 3, "pictures": 12, "fta": 0,
+    }  # fmt: skip
     assert found["score_sets"]["authentic_synthetic"]["count"] == {"mated": 6 * 4 * 3, "non_mated": 24 * 18 - 72}
     assert found["score_sets"]["authentic_authentic"]["count"]["mated"] == 6 * 6
     assert found["score_sets"]["nearest_authentic"]["count"] == {"synthetic": 18}
@@ -47,9 +54,15 @@ def test_audit_of_datasets(workdir):
         assert len(relation["det"]["fmr"]) == len(relation["det"]["fnmr"]) <= 200
     rate = found["match_rates"]["authentic_synthetic"]["1e-2"]
     assert rate["ratio_to_chance"] == pytest.approx(rate["rate"] / rate["fmr"])
-    assert found["controls"]["planted"]["planted"] == 5
+    assert found["controls"]["planted"]["kinds"]["exact"]["planted"] == 5
+    assert found["linkage"]["pooled"]["all"]["mean"]["rank1"]["chance"] == 1 / 6
+    assert found["labels"] == {"shared": 6} and found["screening"]["copies"]["members"]["equal"] == 0
     assert result["level"] == found["verdict"]["level"]
     assert result["eer"] == found["relations"]["authentic_synthetic"]["eer"]
+    (folder, told, pairs) = shown[0]
+    assert folder == workdir / "privacy" and told == found
+    assert len(pairs) == min(len(found["screening"]["suspicious"]), 12)
+    assert not (workdir / "privacy" / "matching").exists()
 
 
 def test_folders_named_alike_are_audited_like_datasets(workdir, tmp_path):
@@ -57,14 +70,71 @@ def test_folders_named_alike_are_audited_like_datasets(workdir, tmp_path):
         for identity in range(6):
             for index, image in enumerate(tiny.render(np.full(count, identity), first + np.arange(count))):
                 pictures.write_png(tmp_path / name / f"p{identity:03d}" / f"{index}.png", image)
-    folders = {"authentic": f"{tmp_path}/real", "synthetic": f"{tmp_path}/made"}
+    folders = {"authentic": f"{tmp_path}/real", "synthetic": f"{tmp_path}/made", "output": f"{tmp_path}/out"}
     from_folders = audit.run(config(workdir, **folders), workdir)
     assert from_folders["membership_auc"] is None
-    caveats = files.read_json(workdir / "privacy" / "audit.json")["verdict"]["caveats"]
+    caveats = files.read_json(tmp_path / "out" / "audit.json")["verdict"]["caveats"]
     assert "There are no held-out identities, so membership was not tested." in caveats
     from_datasets = audit.run(config(workdir), workdir)
     assert from_folders["eer"] == pytest.approx(from_datasets["eer"])
     assert from_folders["match_rates"] == from_datasets["match_rates"]
+
+
+def test_embeddings_are_audited_without_a_network(tmp_path):
+    rng = np.random.default_rng(0)
+    for name, labels in (("a", np.repeat(np.arange(8), 4)), ("s", np.repeat(np.arange(8), 3)), ("h", None)):
+        count = 12 if labels is None else len(labels)
+        np.save(tmp_path / f"{name}.npy", rng.standard_normal((count, 16), np.float32))
+        if labels is not None:
+            np.save(tmp_path / f"{name}.labels.npy", labels)
+    paths = {key: f"{tmp_path}/{name}.npy" for key, name in (("authentic", "a"), ("synthetic", "s"), ("heldout", "h"))}
+    changes = paths | {"output": f"{tmp_path}/out", "released": ("combined",), "generator": "nowhere"}
+    found = audit.run(config(tmp_path, matchers=("theirs",), **changes), epath.Path(tmp_path))
+    assert found["matcher"] == "theirs" and 0 < found["membership_auc"] < 1
+    told = files.read_json(tmp_path / "out" / "audit.json")
+    assert told["released"] == told["discriminator"] == {} and "copies" not in told["screening"]
+    assert set(told["controls"]["planted"]["kinds"]) == {"exact", "other"}
+
+
+def test_sets_without_a_common_identity_have_no_question_of_labels(workdir, tmp_path):
+    for identity in range(4):
+        for index, image in enumerate(tiny.render(np.full(3, 30 + identity), np.arange(3))):
+            pictures.write_png(tmp_path / "made" / f"stranger{identity}" / f"{index}.png", image)
+    found = audit.run(config(workdir, synthetic=f"{tmp_path}/made", output=f"{tmp_path}/out"), workdir)
+    told = files.read_json(tmp_path / "out" / "audit.json")
+    assert told["linkage"] == {} and told["match_rates"]["authentic_synthetic"] == {} and found["eer"] is None
+    assert "The sets share no identity, so that nothing could be asked about labels." in told["verdict"]["caveats"]
+    assert told["membership"]["identity"]["auc"] == found["membership_auc"]
+
+
+def test_what_is_flagged_is_left_out_and_the_rest_judged_by_another(workdir, tmp_path):
+    tiny.write_dataset(
+        epath.Path(tmp_path) / "made", {"train": 14}, each=3, first_index=100
+    )  # members, others, strangers
+    changes = {
+        "synthetic": f"{tmp_path}/made",
+        "rates": (0.06,),
+        "exclude_rate": 0.06,
+        "filtered": f"{tmp_path}/filtered",
+        "output": f"{tmp_path}/out",
+    }
+    audit.run(config(workdir, matchers=("matcher", "second"), **changes), workdir)
+    told = files.read_json(tmp_path / "out" / "audit.json")["remedy"]
+    assert 0 < told["excluded"] < 42 and told["kept"] == 42 - told["excluded"]
+    assert (told["matcher"], told["judge"], told["unused_judge"]) == ("matcher", "second", True)
+    left = dataset.open(f"{tmp_path}/filtered", "synthetic")["train"]
+    assert len(left) == told["kept"]
+    listed = (tmp_path / "out" / "exclude.tsv").read_text().splitlines()
+    assert len(listed) == told["excluded"] + 1
+    made = (tmp_path / "filtered" / "manifest.json").read_text()
+    audit.run(config(workdir, matchers=("matcher", "second"), **changes), workdir)  # the same again
+    assert (tmp_path / "filtered" / "manifest.json").read_text() == made
+    with pytest.raises(UserError, match="is there already"):
+        audit.run(config(workdir, **changes | {"filtered": f"{workdir}/synthetic"}), workdir)
+    with pytest.raises(
+        UserError, match="is not written, all else is: these sets support no false positive rate of 1e-3"
+    ):
+        audit.run(config(workdir, **changes | {"rates": (1e-3,), "exclude_rate": 1e-3}), workdir)
 
 
 CARD = "# Faces\n\n## Privacy\n\nNo audit of this dataset has been made.\n\n## Licence\n\nTo be set.\n"
@@ -80,12 +150,12 @@ def test_the_card_of_what_was_audited_states_the_figures(workdir, caplog):
     figures = cards.section(told, "Privacy")
     assert told == CARD.replace("No audit of this dataset has been made.", figures)
     assert found["synthetic_sha256"] == cards.digest(shards) and f"`{found['synthetic_sha256']}`" in figures
-    rate, rank1 = found["match_rates"]["authentic_synthetic"]["1e-2"], found["linkage"]["rank1"]
+    rate, rank1 = found["match_rates"]["authentic_synthetic"]["1e-2"], found["linkage"]["single"]["rank1"]
     assert f"**{found['verdict']['level']}**" in figures and found["membership"]["power"] in figures
     assert f"| {100 * rate['rate']:.3g} %, " in figures and f"| {100 * rank1['rate']:.3g} % |" in figures
     assert f"| {found['membership']['identity']['auc']:.3f} |" in figures
     assert "`matcher`, whose figures these are; others found: second: " in figures
-    assert "18 of the 18 synthetic pictures" in figures and "planted copies of authentic pictures were found" in figures
+    assert "18 of the 18 synthetic pictures" in figures and "Control: with shuffled labels" in figures
     again = {"sets": found["sets"], "synthetic_sha256": None, **found}
     assert card.write(folder, found["synthetic_sha256"], again) and (folder / "README.md").read_text() == told
 
@@ -97,7 +167,7 @@ def test_the_card_of_what_was_audited_states_the_figures(workdir, caplog):
 def test_a_section_is_written_whatever_could_not_be_measured(workdir):
     audit.run(config(workdir, planted=0), workdir)
     found = files.read_json(workdir / "privacy" / "audit.json")
-    bare = found | {"membership": {}, "match_rates": {"authentic_synthetic": {}}, "controls": {}}
+    bare = found | {"membership": {}, "match_rates": {"authentic_synthetic": {}}, "controls": {}, "linkage": {}}
     bare["sets"] = {name: size for name, size in found["sets"].items() if name != "heldout"}
     text = card.section(bare, "0")
     assert "| who trained the generator | not tested |  |  |" in text and "Control" not in text and "None" not in text
@@ -109,30 +179,11 @@ def test_a_section_is_written_whatever_could_not_be_measured(workdir):
         ({"matchers": ("authentic",)}, "there is no network authentic"),
         ({"matchers": ("matcher",), "teacher": "matcher"}, "is the teacher"),
         ({"matchers": ()}, "--config.matchers"),
-        ({"synthetic": "nowhere"}, "there is no folder nowhere"),
+        ({"synthetic": "nowhere"}, "nowhere"),
+        ({"exclude_rate": 0.5}, "one of config.rates"),
+        ({"exclude_rate": 0.0, "filtered": "there"}, "which pictures are to be left out"),
     ],
 )
 def test_mistakes_are_told(workdir, changes, message):
     with pytest.raises(UserError, match=message):
         audit.run(config(workdir, **changes), workdir)
-
-
-def source(names: list[str], counts: list[int], folder: bool = True) -> sources.Source:
-    labels = np.repeat(np.arange(len(names), dtype=np.int32), counts)
-    return sources.Source(sources._Files([], 8), labels, dict(enumerate(names)), folder)
-
-
-def test_synthetic_identities_are_known_by_name_or_number():
-    authentic = source(["ann", "ben", "cia"], [2, 2, 2])
-    named = sources.same_identities(source(["cia", "zoe", "ann"], [1, 1, 1]), authentic)
-    assert named.labels.tolist() == [2, 4, 0]
-    numbered = sources.same_identities(source(["00002", "00001"], [1, 1]), authentic)
-    assert numbered.labels.tolist() == [2, 1]
-    with pytest.raises(UserError, match="no identity of config.synthetic"):
-        sources.same_identities(source(["zoe"], [1]), authentic)
-
-
-def test_a_cap_takes_evenly_from_all_identities():
-    chosen = source(["a", "b", "c"], [50, 3, 20]).chosen(13, seed=0)
-    assert np.bincount(source(["a", "b", "c"], [50, 3, 20]).labels[chosen]).tolist() == [5, 3, 5]
-    assert len(source(["a"], [7]).chosen(0)) == 7

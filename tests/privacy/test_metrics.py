@@ -91,15 +91,76 @@ def test_threshold_at_fmr_is_the_lowest_allowed():
     assert metrics.threshold_at_fmr(np.zeros(10), 1e-2) == (np.inf, 0)
 
 
-def test_match_rate_draws_identities_not_comparisons():
+def test_match_rate_counts_identities_not_comparisons():
     identities = np.repeat(np.arange(20), 50)
     clustered = metrics.match_rate((identities < 4).astype(float), identities, 0.5)  # whole identities match
     spread = metrics.match_rate(np.tile([1.0, 0, 0, 0, 0], 200), identities, 0.5)
-    assert clustered["rate"] == spread["rate"] == 0.2
-    width = [result["interval"][1] - result["interval"][0] for result in (clustered, spread)]
-    assert width[0] > 0.2 and width[1] < 0.01
+    assert clustered["rate"] == spread["rate"] == 0.2 and clustered["accepted"] == 200
+    assert clustered["effective"] == 20 and spread["effective"] == 1000
+    assert clustered["interval"] == list(metrics.clopper_pearson(4, 20))
+    assert spread["interval"] == list(metrics.clopper_pearson(200, 1000))
     never = metrics.match_rate(np.zeros(1000), identities, 0.5)
-    assert never["interval"] == [0, pytest.approx(1 - 0.05 ** (1 / 20))]
+    assert never["interval"] == [0, pytest.approx(1 - 0.025 ** (1 / 20))]
+
+
+def test_exact_intervals_of_independent_trials():
+    # R: binom.test(3, 60)$conf.int, binom.test(1, 1000, conf.level = 0.99)$conf.int
+    np.testing.assert_allclose(metrics.clopper_pearson(3, 60), [0.010432329644, 0.139243246721], rtol=1e-9)
+    np.testing.assert_allclose(metrics.clopper_pearson(1, 1000, 0.99), [5.012529261e-06, 0.007406287], rtol=1e-6)
+    assert metrics.clopper_pearson(1e-5, 100)[0] < 1e-299  # less than a float can tell from 0
+    np.testing.assert_allclose(metrics.clopper_pearson(0, 60), [0, 1 - 0.025 ** (1 / 60)], rtol=1e-9)
+    np.testing.assert_allclose(metrics.clopper_pearson(60, 60), [0.025 ** (1 / 60), 1], rtol=1e-9)
+    np.testing.assert_allclose(metrics.clopper_pearson(2e6, 8e6), 0.25 + 3e-4 * np.array([-1, 1]), rtol=1e-5)
+    with pytest.raises(ValueError, match="no more hits than trials: 2 of 1"):
+        metrics.clopper_pearson(2, 1)
+
+
+@settings(max_examples=30, deadline=None)
+@given(a=st.floats(0.05, 1e4), b=st.floats(0.05, 1e4), share=st.floats(0.001, 0.999))
+def test_beta_quantiles_are_mirrored(a, b, share):
+    x = metrics.beta_quantile(share, a, b)
+    np.testing.assert_allclose(1 - metrics.beta_quantile(1 - share, b, a), x, rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(metrics.beta_quantile(share, a, 1.0), share ** (1 / a), rtol=1e-9)
+
+
+def test_student_quantiles():
+    found = [metrics.student_quantile(0.975, freedom) for freedom in (1, 2, 10, 1e6)]
+    np.testing.assert_allclose(found, [12.7062047364, 4.30265272991, 2.22813885196, 1.95996635682], rtol=1e-8)
+
+
+def test_clustered_rates_are_covered():
+    rng, truth, correlation = np.random.default_rng(0), 0.02, 0.4
+    rates = rng.beta(truth * (1 / correlation - 1), (1 - truth) * (1 / correlation - 1), (200, 60))
+    intervals = [metrics.proportion(hits, np.full(60, 30))[2] for hits in rng.binomial(30, rates)]
+    assert np.mean([low <= truth <= high for low, high in intervals]) >= 0.93
+
+
+@pytest.mark.parametrize("area", [0.5, 0.9])
+def test_areas_of_clustered_scores_are_covered(area):
+    rng, shift = np.random.default_rng(1), 2**0.5 * metrics.NormalDist().inv_cdf(area)
+    ids = np.repeat(np.arange(60), 5)
+    inside, outside = ids[:200], ids[200:]
+    found = []
+    for _ in range(100):
+        person, picture = rng.standard_normal(60)[ids], rng.standard_normal(300)
+        scores = 0.8 * person + 0.6 * picture
+        found.append(metrics.auc_interval(scores[:200] + shift, inside, scores[200:], outside))
+    assert np.mean([low <= area <= high for low, high in found]) == pytest.approx(0.95, abs=0.06)
+
+
+def test_sides_that_are_fully_apart_leave_the_doubt_of_their_size():
+    low, high = metrics.auc_interval(np.ones(40), np.arange(40), np.zeros(20), np.arange(40, 60))
+    assert (low, high) == (pytest.approx(0.025 ** (1 / 20)), 1)
+    assert metrics.auc_interval(np.ones(4), np.zeros(4, int), np.zeros(20), np.arange(1, 21)) == [0, 1]
+
+
+def test_an_identity_on_both_sides_is_not_counted_as_two():
+    rng, ids = np.random.default_rng(0), np.arange(50)
+    person = rng.standard_normal(50)
+    scores = person + 0.1 * rng.standard_normal((2, 50))
+    paired = metrics.auc_interval(scores[0], ids, scores[1], ids)
+    apart = metrics.auc_interval(scores[0], ids, scores[1], ids + 50)
+    assert np.diff(paired) < np.diff(apart) / 3
 
 
 def test_an_empty_sample_is_refused():

@@ -15,7 +15,9 @@ from sface_jax.core import files, pictures
 from sface_jax.core.errors import UserError
 from sface_jax.data import pairs
 from sface_jax.data.sources import ProceduralFaces
-from sface_jax.privacy import overlap, people, same_names, same_people
+from sface_jax.privacy.inputs import entries, same_names
+from sface_jax.privacy.overlap import people, same_people
+from sface_jax.privacy.overlap import stage as overlap
 from tests.verification import tiny
 
 FIRST = {"Ann_Lee": 0, "Bob_Ray": 1, "Cia_Poe": 2, "José_Ruiz": 3, "00017": 4, "Eve_Orr": 5}
@@ -271,7 +273,7 @@ def test_a_list_of_files_in_one_folder_has_identities_by_its_pairs(tmp_path):
     for i in range(4):
         pictures.write_png(tmp_path / "flat" / f"{i}.png", tiny.render(np.array([i]), np.array([0]))[0])
     files.write_text(tmp_path / "pairs.txt", "flat/0.png flat/1.png 1\nflat/2.png flat/3.png 0\n")
-    found = people.open_people(people.parse(f"{tmp_path}/pairs.txt:{tmp_path}", "sets"), 0)
+    found = people.open_people(entries.parse(f"{tmp_path}/pairs.txt:{tmp_path}", "sets"), 0)
     assert (
         not found.named and found.names == ["pair 1a", "pair 2a", "pair 2b"] and found.labels.tolist() == [0, 0, 1, 2]
     )

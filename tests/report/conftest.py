@@ -123,7 +123,8 @@ def write_audit(workdir: epath.Path, rng: np.random.Generator) -> None:
         "identity": {**level, "auc": 0.82, "tpr_at_fpr": {"1e-1": 0.4}},
         "power": "24 held-out identities.",
     }
-    audit["controls"] = {"planted": {"planted": 50, "found": 50, "rate": 1.0}, "shuffled": {"auc": 0.503}}
+    at = {"1e-3": {"found": 45, "tpr": 0.9, "interval": [0.78, 0.97]}}
+    audit["controls"] = {"planted": {"kinds": {"exact": {"planted": 50, "rates": at}}}, "shuffled": {"auc": 0.503}}
     audit["verdict"] = {
         "level": "linkable",
         "summary": "The synthetic pictures can be linked to the identities they were made from, by match rate.",

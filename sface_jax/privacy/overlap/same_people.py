@@ -10,8 +10,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float32
 
-from sface_jax.privacy import matching, same_names
-from sface_jax.privacy.people import People
+from sface_jax.privacy import matching
+from sface_jax.privacy.inputs import same_names
+from sface_jax.privacy.overlap.people import People
 
 NEIGHBOURS = 5  # of an identity, in another set
 STRANGERS = 10  # of a set, the most alike, that are told; exact up to twice NEIGHBOURS

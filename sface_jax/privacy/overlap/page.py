@@ -7,8 +7,8 @@ import html
 
 from sface_jax.core import pictures
 from sface_jax.data import resize
-from sface_jax.privacy.people import People
-from sface_jax.privacy.same_people import Found, Shared, Strangers
+from sface_jax.privacy.overlap.people import People
+from sface_jax.privacy.overlap.same_people import Found, Shared, Strangers
 
 SIDE, FACES = 96, 3  # pixels of a picture, and pictures of an identity
 

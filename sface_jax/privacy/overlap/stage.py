@@ -12,9 +12,10 @@ from ml_collections import ConfigDict
 
 from sface_jax.core import files, mesh
 from sface_jax.core.errors import UserError
-from sface_jax.privacy import overlap_page
-from sface_jax.privacy.people import People, means, open_people, parse
-from sface_jax.privacy.same_people import Shared, Strangers, Threshold, compare, freeze
+from sface_jax.privacy.inputs.entries import parse
+from sface_jax.privacy.overlap import page
+from sface_jax.privacy.overlap.people import People, means, open_people
+from sface_jax.privacy.overlap.same_people import Shared, Strangers, Threshold, compare, freeze
 from sface_jax.recognition.network import OpenNetwork, load
 from sface_jax.verification import networks
 
@@ -64,8 +65,8 @@ def run(config: ConfigDict, workdir: epath.Path, open_network: OpenNetwork = loa
         document = _document(config, sets, compared, threshold, strangers, len(excluded))
         files.write_json(folder / "overlap.json", document)
         files.write_text(folder / "exclude.txt", "".join(f"{sets[0].names[place]}\n" for place in excluded))
-        page = overlap_page.render(sets, compared, threshold.words if threshold else "", strangers, config.shown)
-        files.write_text(folder / "overlap.html", page)
+        text = page.render(sets, compared, threshold.words if threshold else "", strangers, config.shown)
+        files.write_text(folder / "overlap.html", text)
     logging.info(
         "%d of %d identities of %s seem to be in another set: %s lists them for --config.exclude of stage prepare, and "
         "overlap.html beside it shows them",

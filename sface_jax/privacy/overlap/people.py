@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import dataclasses
-import hashlib
 import os
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 from absl import logging
@@ -15,36 +12,15 @@ from etils import epath
 from jaxtyping import Bool, Float32, Int, Int32, UInt8, UInt64
 
 from sface_jax.core import pictures
-from sface_jax.core.errors import Damaged, UserError
-from sface_jax.core.progress import Progress
-from sface_jax.data import dataset, formats, local, pairs, resize
+from sface_jax.core.errors import UserError
+from sface_jax.data import dataset, formats, local, pairs
 from sface_jax.data.sources import Source
+from sface_jax.privacy.inputs.entries import TRAIN, Entry
+from sface_jax.privacy.inputs.pixels import Resized, look
 from sface_jax.recognition.network import Network
 from sface_jax.verification.embed import embed
 
-TRAIN = "train"
-_THREADS = os.cpu_count() or 1
-_READ = 1 << 10  # pictures read at a time
 _BLOCK = 1 << 16  # pictures whose embeddings are in memory at a time
-
-
-class Entry(NamedTuple):
-    """A set as a config names it: "[name=]path[:part]".
-
-    Attributes:
-        name: what it is called.
-        path: whatever `data.formats` opens; or a file of verification pairs; or a `.bin` with pairs and pictures.
-        part: a split of a dataset; or the folder of the pictures that a file of pairs names.
-    """
-
-    name: str
-    path: str
-    part: str
-
-    @property
-    def place(self) -> tuple[str, str]:
-        """What two entries of the same pictures have in common."""
-        return os.fspath(epath.Path(self.path).resolve()), self.part or TRAIN
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,8 +33,7 @@ class People:
         source: the pictures.
         positions: the pictures looked at, by identity.
         labels: the identity of each of them: its place in `names`.
-        hashes: of the pixels of each of them, 64 bits of SHA-256: among 10^7 pictures and 10^7 others, two that differ
-            have the same one with a chance of 5e-6.
+        hashes: of the pixels of each of them, see `pixels.look`.
         unreadable: pictures that could not be read and are left out.
         lost: identities none of whose pictures could be read.
         named: whether `names` tell people apart; not so where only pairs do, for one person may be in several.
@@ -86,28 +61,6 @@ class People:
         """The first so many pictures of an identity, as they are."""
         first, end = np.searchsorted(self.labels, [identity, identity + 1])
         return [pictures.decode(self.source.read(int(p))) for p in self.positions[first:end][:most]]
-
-
-def parse(entry: str, key: str) -> Entry:
-    """Reads "[name=]path[:part]"; without a name, a set is called by the last part of its path and its split.
-
-    Args:
-        entry: the text.
-        key: the config key that it is from, for the error line.
-
-    Raises:
-        UserError: no path is named.
-    """
-    name, given, rest = entry.partition("=")
-    if not given or "/" in name:  # in a path
-        name, rest = "", entry
-    path, colon, part = rest.rpartition(":")
-    if not colon or part.startswith("//") or epath.Path(rest).exists():  # "gs://path" has no part
-        path, part = rest, ""
-    if not path:
-        raise UserError(f'config.{key} has {entry!r}: write "path", "path:split" or "pairs.txt:folder", after "name="')
-    short = epath.Path(path).resolve().name
-    return Entry(name or (f"{short}/{part}" if part and not epath.Path(part).is_dir() else short), path, part)
 
 
 def open_people(entry: Entry, most: int) -> People:
@@ -232,90 +185,28 @@ def _read(name: str, source: Source, most: int, *, named: bool) -> People:
     labels = np.asarray(source.labels)
     rank = np.arange(len(labels)) - np.searchsorted(labels, labels)  # of each picture in its identity
     positions = np.flatnonzero(rank < most) if most else np.arange(len(labels))
-    hashes, wrong = _hashes(name, source, positions)
-    first = ""
-    if wrong:
-        place, error = next(iter(wrong.items()))
-        at = positions[place]
-        first = f"; the first is {source.class_names[labels[at]]}/{source.names[at]}: {' '.join(str(error).split())}"
-    if len(wrong) == len(positions):
-        raise UserError(f"no picture of {name} can be read{first}")
-    readable = np.array([place not in wrong for place in range(len(positions))], bool)
-    kept, new = np.unique(labels[positions[readable]], return_inverse=True)
+    looked = look(name, source, positions)
+    told = f"; the first is {looked.first}"
+    if not len(looked.hashes):
+        raise UserError(f"no picture of {name} can be read{told if looked.first else ''}")
+    kept, new = np.unique(labels[positions[looked.readable]], return_inverse=True)
     lost = len(np.unique(labels)) - len(kept)
-    if wrong:
+    if looked.unreadable:
         logging.warning(
             "%s: unreadable pictures are left out: %d, and with them all of %d identities%s",
-            *(name, len(wrong), lost, first),
+            *(name, looked.unreadable, lost, told),
         )
     return People(
         name=name,
         names=[source.class_names[label] for label in kept],
         source=source,
-        positions=positions[readable],
+        positions=positions[looked.readable],
         labels=new,
-        hashes=hashes,
-        unreadable=len(wrong),
+        hashes=looked.hashes,
+        unreadable=looked.unreadable,
         lost=lost,
         named=named,
     )
-
-
-def _hashes(
-    name: str, source: Source, positions: Int[np.ndarray, " n"]
-) -> tuple[UInt64[np.ndarray, " k"], dict[int, Exception]]:
-    """The hashes of the pictures that can be read, and what is wrong with each of the others, by place."""
-    hashes: list[int] = []
-    wrong: dict[int, Exception] = {}
-    progress = Progress(f"reading {name}", len(positions), unit="pictures")
-    with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
-        for start in range(0, len(positions), _READ):
-            contents = [_content(source, int(position)) for position in positions[start : start + _READ]]
-            for place, found in enumerate(pool.map(_hash, contents), start):
-                if isinstance(found, Exception):
-                    wrong[place] = found
-                else:
-                    hashes.append(found)
-            progress.update(start + len(contents))
-    progress.close()
-    return np.array(hashes, np.uint64), wrong
-
-
-def _content(source: Source, position: int) -> bytes | Exception:
-    try:
-        return source.read(position)
-    except (OSError, Damaged) as error:
-        return error
-
-
-def _hash(content: bytes | Exception) -> int | Exception:
-    if isinstance(content, Exception):
-        return content
-    try:
-        image = pictures.decode(content)
-    except Damaged as error:
-        return error
-    digest = hashlib.sha256(str(image.shape).encode())
-    digest.update(np.ascontiguousarray(image).data)
-    return int.from_bytes(digest.digest()[:8])
-
-
-class _Images:
-    """The pictures of a source by position, cut to the network's size."""
-
-    def __init__(self, source: Source, size: int):
-        self.source, self.size = source, size
-
-    def __len__(self) -> int:
-        return len(self.source.labels)
-
-    def images(self, indices: Int[np.ndarray, " k"]) -> UInt8[np.ndarray, "k s s 3"]:
-        contents = [self.source.read(position) for position in indices.tolist()]  # a source may not stand threads
-        with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
-            return np.stack(list(pool.map(self._image, contents)))
-
-    def _image(self, content: bytes) -> UInt8[np.ndarray, "s s 3"]:
-        return resize.square(pictures.decode(content), self.size)
 
 
 def means(people: People, network: Network, *, batch_size: int, flip: str) -> Float32[np.ndarray, "c d"]:
@@ -330,7 +221,7 @@ def means(people: People, network: Network, *, batch_size: int, flip: str) -> Fl
     Raises:
         UserError: an embedding has infinite numbers, or such as are none.
     """
-    images = _Images(people.source, network.preprocessing.size)
+    images = Resized(people.source, network.preprocessing.size)
     sums = None
     for start in range(0, len(people.positions), _BLOCK):
         block = slice(start, start + _BLOCK)

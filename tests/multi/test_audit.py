@@ -1,0 +1,25 @@
+"""The audit finds the same whatever the devices and processes."""
+
+import shutil
+
+from etils import epath
+
+from tests.multi.launch import launch
+from tests.multi.test_verify import _close
+from tests.verification import tiny
+
+
+def test_findings_do_not_depend_on_devices_or_processes(tmp_path):
+    work = epath.Path(tmp_path / "work")
+    tiny.write_dataset(work / "authentic", {"train": 6, "heldout": 3}, each=4)
+    tiny.write_dataset(work / "synthetic", {"train": 12}, each=3, first_index=100)
+    for seed, name in enumerate(("matcher", "second")):
+        tiny.write_network(work / "recognition" / name, seed=seed)
+    found = []
+    for name, options in {"one": {}, "eight": {"devices": 8}, "two": {"processes": 2, "devices": 2}}.items():
+        shutil.copytree(work, tmp_path / name)
+        found += launch("audit_worker", tmp_path / name, **options)
+    assert [one["devices"] for one in found] == [1, 8, 4, 4]
+    for one in found[1:]:
+        _close(one["told"], found[0]["told"])
+        assert (one["headline"], one["kept"]) == (found[0]["headline"], found[0]["kept"])
