@@ -118,6 +118,11 @@ def _of_networks(audit: dict[str, Any]) -> Iterator[dict[str, str]]:
                 "released recogniser", f"the recogniser {name}", figures, released["identities"]["heldout"],
                 f"By how {name} sees their pictures",
             )  # fmt: skip
+            if centres := figures["attacks"].get("class_centre"):
+                yield _told_apart(
+                    "released recogniser", f"the recogniser {name} with its classifier", centres,
+                    released["identities"]["heldout"], f"By the classes that {name} was trained with",
+                )  # fmt: skip
 
 
 def _membership(membership: dict[str, Any]) -> dict[str, str]:

@@ -184,6 +184,11 @@ def _networks(audit: Part) -> Iterator[Attack]:
                 "By this recogniser alone, tell people whom its teacher, or the generator, knew from others.",
                 values,
             )
+            yield from _couples(
+                f"recogniser {name}, with its classifier",
+                "The same, by one who also has the classifier that it was trained with.",
+                part(values, "attacks", "class_centre"),
+            )
 
 
 def not_tried(audit: Part) -> list[str]:
