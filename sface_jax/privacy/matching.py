@@ -5,19 +5,17 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
-from zipfile import BadZipFile
 
 import jax
 import numpy as np
-from absl import logging
 from etils import epath
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Float32, Int, Int32, Int64
 
-from sface_jax.core import files
 from sface_jax.core.progress import Progress
 from sface_jax.privacy import tiles
+from sface_jax.verification import cache
 
 PART = 8 * tiles.BLOCK
 """Queries that are compared with the whole gallery before anything is kept: what a resumed run does again at most."""
@@ -77,6 +75,16 @@ class _Part(NamedTuple):
     nearest: tiles.Nearest
     gallery_scores: Float32[np.ndarray, " m"]
     gallery_rows: Int32[np.ndarray, " m"]
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """By name, as they are kept on disk."""
+        return {name: x for name, x in self._asdict().items() if name != "nearest"} | self.nearest._asdict()
+
+    @classmethod
+    def of(cls, arrays: dict[str, np.ndarray]) -> _Part:
+        """What `arrays` gave."""
+        nearest = tiles.Nearest(*(arrays[name] for name in tiles.Nearest._fields))
+        return cls(*(nearest if name == "nearest" else arrays[name] for name in cls._fields))
 
 
 class _Task(NamedTuple):
@@ -271,12 +279,10 @@ def _parts(
     shown = Progress(progress, min(len(starts) * PART, n), unit="pictures") if progress and starts else None
     for start in starts:
         path = epath.Path(folder) / f"part-{start // PART:06d}.npz" if folder else None
-        part = _read(path, key) if path else None
-        if part is None:
-            part = _compute(task, start, gallery)
-            if path:
-                arrays = part.nearest._asdict() | {"cells": part.cells, "of_gallery": part.gallery_scores}
-                files.write_npz(path, compressed=False, gallery_rows=part.gallery_rows, key=np.array(key), **arrays)
+        kept = cache.stored(path, key) if path else None
+        part = _compute(task, start, gallery) if kept is None else _Part.of(kept)
+        if path and kept is None:
+            cache.keep(path, key, **part.arrays())
         cells += part.cells
         best = _nearer(*best, part.gallery_scores, part.gallery_rows)
         nearest.append(part.nearest)
@@ -424,20 +430,6 @@ def _digest(task: _Task) -> str:
         for start in range(0, len(side.scale), PART):
             digest.update(np.ascontiguousarray(side.embeddings[start : start + PART]).data)
     return digest.hexdigest()
-
-
-def _read(path: epath.Path, key: str) -> _Part | None:
-    """A part that an earlier run kept; nothing where it is of another task, or damaged."""
-    if not path.exists():
-        return None
-    try:
-        with path.open("rb") as file, np.load(file) as kept:
-            if str(kept["key"]) == key:
-                nearest = tiles.Nearest(*(kept[name] for name in tiles.Nearest._fields))
-                return _Part(kept["cells"], nearest, kept["of_gallery"], kept["gallery_rows"])
-    except (OSError, EOFError, KeyError, ValueError, BadZipFile):
-        logging.warning("%s is damaged: that part is compared again", path)
-    return None
 
 
 def _normalise(x: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:

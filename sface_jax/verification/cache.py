@@ -83,5 +83,5 @@ def stored(path: epath.Path, key: str) -> dict[str, np.ndarray] | None:
             if str(kept["key"]) == key:
                 return {name: kept[name] for name in kept.files}
     except (OSError, EOFError, KeyError, ValueError, BadZipFile):
-        logging.warning("%s is damaged: embeddings are made anew", path)
+        logging.warning("%s is damaged: what it held is made anew", path)
     return None
