@@ -49,6 +49,11 @@ class Point:
     leakage: Mapping[str, Figure]
     level: str
 
+    def leaks(self, measure: str) -> float:
+        """How much, for comparison: an AUC below one half is chance, no less leakage than one half."""
+        value = self.leakage[measure].value
+        return value if measure == "match_rate" else max(value, 0.5)
+
 
 def run(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
     """Gathers what the settings' stages left and writes `workdir/frontier/{index.html, frontier.json, frontier.csv}`.
@@ -143,12 +148,12 @@ def front(points: Sequence[Point], measure: str) -> list[str]:
     among = [point for point in points if measure in point.leakage]
 
     def beats(one: Point, other: Point) -> bool:
-        leak, against = one.leakage[measure].value, other.leakage[measure].value
+        leak, against = one.leaks(measure), other.leaks(measure)
         better = one.accuracy.value > other.accuracy.value or leak < against
         return better and one.accuracy.value >= other.accuracy.value and leak <= against
 
     kept = [point for point in among if not any(beats(other, point) for other in among)]
-    kept.sort(key=lambda point: (point.leakage[measure].value, point.accuracy.value))
+    kept.sort(key=lambda point: (point.leaks(measure), point.accuracy.value))
     return [point.setting for point in kept]
 
 

@@ -63,17 +63,25 @@ def test_settings_that_cannot_be_are_refused(variant):
 @given(st.lists(st.tuples(SHARES, SHARES), min_size=1, max_size=12))
 def test_the_front_holds_just_those_that_none_beats(pairs):
     points = [
-        Point(str(i), None, Figure(accuracy, None, None), {"membership": Figure(leak, None, None)}, "")
+        Point(str(i), None, Figure(accuracy, None, None), {"match_rate": Figure(leak, None, None)}, "")
         for i, (accuracy, leak) in enumerate(pairs)
     ]
-    kept = {int(setting) for setting in frontier.front(points, "membership")}
+    kept = {int(setting) for setting in frontier.front(points, "match_rate")}
     for i, (accuracy, leak) in enumerate(pairs):
         beaten = any(a >= accuracy and x <= leak and (a, x) != (accuracy, leak) for a, x in pairs)
         assert (i in kept) != beaten
-    best = [pairs[int(setting)] for setting in frontier.front(points, "membership")]
+    best = [pairs[int(setting)] for setting in frontier.front(points, "match_rate")]
     assert best == sorted(best, key=lambda pair: (pair[1], pair[0]))
     assert max(pairs)[0] == best[-1][0] and min(leak for _, leak in pairs) == best[0][1]
-    assert frontier.sentences(points, "membership")
+    assert frontier.sentences(points, "match_rate")
+
+
+def test_an_auc_below_one_half_is_no_less_leakage_than_chance():
+    points = [
+        Point(name, None, Figure(accuracy, None, None), {"membership": Figure(auc, None, None)}, "")
+        for name, accuracy, auc in (("exact", 0.9, 0.5), ("lucky", 0.8, 0.4), ("leaky", 0.95, 0.6))
+    ]
+    assert frontier.front(points, "membership") == ["exact", "leaky"]
 
 
 def test_the_page_the_table_and_the_json_of_a_sweep(tmp_path):
