@@ -62,7 +62,7 @@ def _matching() -> ConfigDict:
     config.n = 634_320  # synthetic pictures
     config.m = 494_414  # authentic pictures
     config.dimensions = 512
-    config.queries_per_device = 2048  # of the 8192 that a process with four chips takes at a time
+    config.queries_per_device = 4096  # of the 16,384 that a process with four chips takes at a time
     config.tile = 8192  # pictures of the gallery at a time
     config.bins = 20_000
     config.thresholds = 3

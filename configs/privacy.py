@@ -47,11 +47,15 @@ def get_config(variant: str = "") -> ConfigDict:
     config.unseen = ""  # pictures of the people in authentic that did not train the generator, where there are some
     config.synthetic = "{workdir}/synthetic"
     config.identity_map = ""  # a table: synthetic identity, tab, the authentic identity that it was made from
-    config.labels = "auto"  # by name, by number, or by identity_map; "none" where equal names mean nothing
+    # Whether names link synthetic identities to authentic ones. "auto": they do, or identity_map does; "own": they do
+    # not, but tell the synthetic identities apart; "none": those of synthetic pictures mean nothing at all. The people
+    # of the authentic sets are told apart by name in any case.
+    config.labels = "auto"
     config.max_pictures = 50_000  # of each set, evenly over the identities; 0 takes all
     config.max_unreadable = 0.01  # share of a set's pictures that may be unreadable: they are counted and left out
     # The tools.
-    config.matchers = ("matcher",)  # under DIR/recognition, or paths; the first one decides, the others are reported
+    # Under DIR/recognition, or paths. The worst verdict of all is the audit's; the figures shown are the first one's.
+    config.matchers = ("matcher",)
     config.teacher = "authentic"  # what taught the networks under audit: may not be a matcher
     config.generator = ""  # a work directory with gan/checkpoints: what its discriminator gives away is tried too
     config.released = ()  # recognisers that will be handed out, under DIR/recognition or paths: what they give away

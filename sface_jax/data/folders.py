@@ -46,6 +46,20 @@ def scan(root: files.PathLike) -> dict[str, list[epath.Path]]:
     return found
 
 
+def passed_over(root: files.PathLike) -> list[epath.Path]:
+    """What `scan` leaves out though it may be meant: pictures beside the folders, and in these what is no picture.
+
+    Hidden files are left out of it.
+    """
+    found = []
+    for path in _in_order(path for path in epath.Path(root).iterdir() if path.name[0] != "."):
+        if path.is_dir():
+            found += _in_order(p for p in path.iterdir() if p.suffix.lower() not in SUFFIXES and p.name[0] != ".")
+        elif path.suffix.lower() in SUFFIXES:
+            found.append(path)
+    return found
+
+
 class FolderSource:
     """The pictures under a folder, a `Source`."""
 

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from sface_jax.core import files, mesh
 from sface_jax.core.errors import UserError
-from sface_jax.data import cards
+from sface_jax.data import cards, formats
 from sface_jax.privacy import card, controls, matching, relations, remedy, threats, verdict
 from sface_jax.privacy.attacks import copies, linkage, membership, power, screening
 from sface_jax.privacy.inputs import given
@@ -23,9 +23,14 @@ from sface_jax.privacy.inputs.entries import parse
 from sface_jax.privacy.inputs.sets import Sets, open_sets
 from sface_jax.privacy.inputs.sources import HELDOUT, KEYS, MEMBERS, SYNTHETIC, UNSEEN, Pictures, Source
 from sface_jax.privacy.relations import Faces
-from sface_jax.recognition.network import Network, OpenNetwork, load
+from sface_jax.recognition.network import Network, OpenNetwork, fingerprint, load
 from sface_jax.verification import networks
-from sface_jax.verification.embed import embed
+from sface_jax.verification.embed import FLIPS, embed
+
+NOT_KNOWN = (
+    "Who trained the generator, and whether links are in excess of chance: of some authentic set it is not known which "
+    "pictures show one person, so that pictures cannot be told from people."
+)
 
 LOOKED_AT = 112  # pixels: copies are sought among pictures of this size
 
@@ -43,6 +48,7 @@ class Finding:
 
     figures: dict[str, Any]
     screened: screening.Screening
+    copied: dict[str, copies.Copies] = dataclasses.field(default_factory=dict)
 
 
 def run(
@@ -73,8 +79,9 @@ def run(
     """
     workdir = epath.Path(workdir)
     output = epath.Path(config.output)
-    _check(config)
+    _check(config, workdir)
     matchers, sets = _open(config, workdir, open_network)
+    sampled = _sampled(config, sets)
     digest = cards.digest_of(parse(config.synthetic, "synthetic").path)
     found_copies = _copies(sets)
     found: dict[str, Finding] = {}
@@ -85,26 +92,30 @@ def run(
         if name == next(iter(matchers)):
             others = threats.threats(config, workdir, sets, faces, output, open_network, open_discriminator)
             found[name].figures.update(others)
-        found[name].figures["verdict"] = verdict.decide(found[name].figures)
-        logging.info("matcher %s: %s", name, found[name].figures["verdict"]["summary"])
+        decided = found[name].figures["verdict"] = verdict.decide(found[name].figures)
+        decided["caveats"] += sampled
+        logging.info("matcher %s: %s", name, decided["summary"])
     primary, *others = found
     audit = {
         "matcher": primary,
         "matchers": list(found),
         "sets": {name: source.figures for name, source in sets.sources.items()},
-        "labels": {"shared": sets.shared},
+        "labels": {"shared": sets.shared, "how": sets.how},
         "notes": sets.notes,
         "synthetic_sha256": digest,
         **found[primary].figures,
+        "verdict": verdict.worst_of({name: one.figures["verdict"] for name, one in found.items()}),
         "other_matchers": {name: _without_curves(found[name].figures) for name in others},
     }
-    audit["remedy"] = _remedy(config, matchers, sets, found, found_copies, output)
+    audit["remedy"] = _remedy(config, matchers, sets, found, output)
     audit = finite(audit)
+    pairs = _pairs(sets, audit["screening"]) if config.show_pairs else []
+    _name_pictures_only(audit, sets)
     if mesh.is_lead():
         files.write_json(output / "audit.json", audit)
         card.write(parse(config.synthetic, "synthetic").path, digest, audit)
         if write_page:
-            write_page(output, audit, _pairs(sets, audit) if config.show_pairs else ())
+            write_page(output, audit, pairs)
         if (output / "matching").exists():
             (output / "matching").rmtree()
     if config.filtered and "impossible" in audit["remedy"]:
@@ -125,14 +136,35 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
-def _check(config: ConfigDict) -> None:
+def _check(config: ConfigDict, workdir: epath.Path) -> None:
     """Refuses at once what would fail after hours."""
-    if config.exclude_rate and config.exclude_rate not in tuple(config.rates):
+    rates = tuple(config.rates)
+    if not rates or not all(isinstance(rate, float | int) and 0 < rate < 1 for rate in rates):
+        raise UserError(f"config.rates={rates} must be false positive rates between 0 and 1, such as (1e-2, 1e-3)")
+    if config.exclude_rate and config.exclude_rate not in rates:
         raise UserError(f"config.exclude_rate={config.exclude_rate:g} must be one of config.rates, or 0 for no list")
-    if config.filtered and not config.exclude_rate:
+    if config.flip not in FLIPS:
+        raise UserError(f"config.flip={config.flip!r} is none of {', '.join(FLIPS)}")
+    if not config.output:
+        raise UserError('config.output is empty: name a folder for the audit, such as "{workdir}/privacy"')
+    if config.generator and not epath.Path(config.generator).exists():
+        raise UserError(f"there is no folder {config.generator}: set --config.generator to a work directory, or to ''")
+    if config.released:
+        networks.find(config.released, workdir, "released")
+    if config.filtered:
+        _check_filtered(config)
+
+
+def _check_filtered(config: ConfigDict) -> None:
+    target = epath.Path(config.filtered)
+    if not config.exclude_rate:
         raise UserError("config.filtered needs config.exclude_rate: which pictures are to be left out?")
-    if config.filtered and epath.Path(config.filtered).exists() and not remedy.is_filtered(config.filtered):
-        raise UserError(f"{config.filtered} is there already: set --config.filtered to a new folder")
+    if target.exists() and not remedy.is_filtered(target):
+        raise UserError(f"{target} is there already: set --config.filtered to a new folder")
+    if target.suffix and target.suffix.lower() not in formats.FILES:
+        raise UserError(f"{target} is in no format that is written: name a folder, or a file in {formats.FILES}")
+    if given.is_given(parse(config.synthetic, "synthetic").path):
+        raise UserError("config.filtered needs pictures, and config.synthetic is embeddings")
 
 
 def _open(config: ConfigDict, workdir: epath.Path, open_network: OpenNetwork) -> tuple[dict[str, Network | None], Sets]:
@@ -144,13 +176,36 @@ def _open(config: ConfigDict, workdir: epath.Path, open_network: OpenNetwork) ->
         return dict.fromkeys(config.matchers), open_sets(config, tuple(config.matchers))
     found = networks.find(config.matchers, workdir, "matchers")
     teacher = networks.where(config.teacher, workdir) if config.teacher else None
-    if teacher in found.values():
+    if teacher is not None and teacher.resolve() in [path.resolve() for path in found.values()]:
         raise UserError(
             f"matcher {config.teacher} is the teacher of the networks under audit, so blind to what it taught: "
             f"set --config.matchers to networks trained on other identities"
         )
-    sets = open_sets(config, tuple(found))
-    return networks.load_all(found, "matchers", open_network), sets
+    opened = networks.load_all(found, "matchers", open_network)
+    if teacher is not None and teacher.exists():
+        taught = fingerprint(open_network(str(teacher), "teacher"))
+        for name, network in opened.items():
+            if fingerprint(network) == taught:
+                raise UserError(f"matcher {name} has the weights of the teacher {teacher}: choose another")
+    return opened, open_sets(config, tuple(found))
+
+
+def _sampled(config: ConfigDict, sets: Sets) -> list[str]:
+    """What was not looked at, in sentences."""
+    told = []
+    for name, source in sets.sources.items():
+        looked = len(source) + source.unreadable + source.passed_over
+        if looked < source.in_all:
+            told.append(
+                f"Only {looked:,} of the {source.in_all:,} {name} pictures were looked at (config.max_pictures): what "
+                f"the others show is not known."
+            )
+            if name == SYNTHETIC and config.filtered:
+                raise UserError(
+                    f"config.filtered: only {looked:,} of {source.in_all:,} synthetic pictures would be screened; set "
+                    f"--config.max_pictures=0"
+                )
+    return told
 
 
 def _audit(
@@ -166,9 +221,12 @@ def _audit(
     finding, cross, thresholds = _measure(config, sets, faces, output / "matching" / name)
     figures, seed = finding.figures, config.seed
     members, heldout = faces[MEMBERS], faces.get(HELDOUT)
-    if found_copies:
-        scale = len(members) / len(heldout) if heldout is not None else 1.0
-        figures["screening"]["copies"] = copies.figures(found_copies[MEMBERS], found_copies.get(HELDOUT), scale)
+    copied = found_copies or {
+        side: copies.find_equal(faces[SYNTHETIC], faces[side]) for side in (MEMBERS, HELDOUT) if side in faces
+    }
+    scale = len(members) / len(heldout) if heldout is not None else 1.0
+    figures["screening"]["copies"] = copies.figures(copied[MEMBERS], copied.get(HELDOUT), scale)
+    figures["screening"]["copies"]["of"] = "pixels" if found_copies else "embedding"
     figures["controls"] = {}
     if sets.shared > 1 and thresholds:
         threshold = next(iter(thresholds.values()))[0]
@@ -177,7 +235,7 @@ def _audit(
         tools = _tools(config, network, sets)
         made = controls.plants(members, heldout, **tools, unseen=faces.get(UNSEEN), count=config.planted, seed=seed)
         figures["controls"]["planted"] = controls.planted(finding.screened, made, seed=seed)
-    return finding
+    return dataclasses.replace(finding, copied=copied)
 
 
 def _measure(
@@ -209,12 +267,13 @@ def _measure(
     }
     score_sets["nearest_authentic"] = relations.score_set(synthetic=cross.matches.top_scores[:, 0])
     score_sets["nearest_synthetic"] = relations.score_set(**nearest)
-    told_apart = {}
-    if heldout is not None:
+    told_apart, known = {}, all(sets.sources[name].labelled for name in (MEMBERS, HELDOUT) if name in faces)
+    if heldout is not None and known:
         told_apart = membership.membership(
             members, heldout, synthetic, unseen=faces.get(UNSEEN), nearest=nearest, seed=seed
         )
-    screened = screening.screen(synthetic, members, heldout, rates=tuple(config.rates), seed=seed)
+    rates_asked = tuple(sorted(map(float, config.rates), reverse=True))
+    screened = screening.screen(synthetic, members, heldout, rates=rates_asked, people_known=known, seed=seed)
     figures = {
         "score_sets": score_sets,
         "relations": {name: relations.figures(relation, seed=seed) for name, relation in related.items()},
@@ -222,6 +281,7 @@ def _measure(
         "linkage": linkage.linkage(synthetic, members, relation=cross, seed=seed) if sets.shared else {},
         "membership": told_apart,
         "screening": screened.figures(),
+        "not_tried": [] if known else [NOT_KNOWN],
         "power": power.power(
             members=members.identities,
             heldout=heldout.identities if heldout is not None else 0,
@@ -262,7 +322,6 @@ def _remedy(
     matchers: dict[str, Network | None],
     sets: Sets,
     found: dict[str, Finding],
-    found_copies: dict[str, copies.Copies],
     output: epath.Path,
 ) -> dict[str, Any]:
     """What to leave out by the primary matcher, and how the rest looks to one that had no part in the choice."""
@@ -270,35 +329,35 @@ def _remedy(
         return {}
     primary, *others = found
     screened, rate = found[primary].screened, screening.key_of(config.exclude_rate)
-    if rate not in screened.thresholds:
-        known = ", ".join(screened.thresholds) or "none"
-        return _impossible(
-            f"these sets support no false positive rate of {rate}, only {known}: set exclude_rate to that"
-        )
-    copied = found_copies[MEMBERS].pictures if found_copies else np.zeros(0, np.int64)
+    copied = found[primary].copied[MEMBERS].pictures
     rows = np.union1d(remedy.exclude(screened, rate), copied).astype(np.int64)
     source = sets.sources[SYNTHETIC]
     told = {"rate": rate, "excluded": len(rows), "kept": len(source) - len(rows), "list": remedy.LIST}
     if mesh.is_lead():
-        remedy.write_list(output / remedy.LIST, screened, rate, source.faces.name, copied)
+        remedy.write_list(output / remedy.LIST, screened, rate, source.faces.positions, source.faces.name, copied)
+    if rate not in screened.thresholds:
+        known = " and ".join(screened.thresholds)
+        instead = f", but of {known}: set --config.exclude_rate to that" if known else ", nor any other"
+        return told | _impossible(f"these sets support no false positive rate of {rate}{instead}")
     if len(rows) == len(source):
-        return told | _impossible(
-            "every synthetic picture is flagged, so that none is left: do not release this dataset"
-        )
+        return told | _impossible("every synthetic picture is flagged, so that none is left: do not release this set")
     if config.filtered:
         told |= _filtered(config, source, rows, {"audit_rate": rate, "matcher": primary})
-    if not len(rows):
+    # Pictures near held-out people go too, for the judgement only: else chance itself would be left out on one side.
+    both = np.union1d(rows, screened.flagged_by_null(rate).pictures).astype(np.int64)
+    if not len(rows) or len(both) == len(source):
         return told
     judge = others[0] if others else primary
     if judge == primary:
         logging.warning("the list is judged by the matcher that made it, which flatters: name a second one")
     options = {"batch_size": config.batch_size, "flip": config.flip}
     faces = embed_sets(output / "embeddings", judge, matchers[judge], sets, **options)
-    after, _, _ = _measure(config, sets, faces | {SYNTHETIC: remedy.without(faces[SYNTHETIC], rows)}, None)
+    after, _, _ = _measure(config, sets, faces | {SYNTHETIC: remedy.without(faces[SYNTHETIC], both)}, None)
     return told | {
         "matcher": primary,
         "judge": judge,
         "unused_judge": judge != primary,
+        "judged": len(source) - len(both),
         "comparison": remedy.compare(found[judge].figures, after.figures),
     }
 
@@ -310,8 +369,6 @@ def _impossible(why: str) -> dict[str, str]:
 
 def _filtered(config: ConfigDict, source: Source, rows: Int[np.ndarray, " k"], why: dict[str, Any]) -> dict[str, Any]:
     """Writes the dataset without what is listed, unless an earlier run of this audit did."""
-    if not isinstance(source.faces, Pictures):
-        return _impossible("config.filtered needs pictures, and the synthetic set is embeddings")
     entry, left_out = parse(config.synthetic, "synthetic"), source.faces.positions[rows]
     if mesh.is_lead():
         split = entry.part or "train"
@@ -319,19 +376,39 @@ def _filtered(config: ConfigDict, source: Source, rows: Int[np.ndarray, " k"], w
     return {"filtered": config.filtered}
 
 
-def _pairs(sets: Sets, audit: dict[str, Any]) -> list[dict[str, Any]]:
-    """Flagged pictures with the authentic ones they are linked with, to be blurred by whoever shows them."""
+def _pairs(sets: Sets, screened: dict[str, Any]) -> list[dict[str, Any]]:
+    """Flagged pictures and copies with the authentic ones they are linked with, to be blurred by whoever shows them."""
     made, members = sets.sources[SYNTHETIC].faces, sets.sources[MEMBERS].faces
     if not (isinstance(made, Pictures) and isinstance(members, Pictures)):
         return []
+    copied = screened["copies"]["suspicious"]
+    known = {row["picture"] for row in copied}
+    told = [(row, f"{row['similarity']:.3f} alike: a copy", True) for row in copied]
+    told += [
+        (row, f"score {row['score']:.3f}, flagged at {row['rate']}", False)
+        for row in screened["suspicious"]
+        if row["picture"] not in known
+    ]
     return [
         {
             "synthetic": made.picture(row["picture"]),
             "authentic": members.picture(row["member"]),
-            "text": f"{made.name(row['picture'])}: score {row['score']:.3f}, flagged at {row['rate']}",
+            "text": f"{made.name(row['picture'])}: {text}",
+            "copy": copy,
         }
-        for row in audit["screening"]["suspicious"][:_SHOWN]
+        for row, text, copy in told[:_SHOWN]
     ]
+
+
+def _name_pictures_only(audit: dict[str, Any], sets: Sets) -> None:
+    """Says which synthetic pictures are flagged, and not whom they show: the audit is no table to link them by."""
+    name = sets.sources[SYNTHETIC].faces.name
+    for figures in (audit, *audit["other_matchers"].values()):
+        screened = figures["screening"]
+        for row in (*screened["suspicious"], *screened["copies"]["suspicious"]):
+            row.pop("member", None)
+            row.pop("identity", None)
+            row["name"] = name(row["picture"])
 
 
 def _without_curves(figures: dict[str, Any]) -> dict[str, Any]:

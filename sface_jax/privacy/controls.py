@@ -9,13 +9,17 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int, UInt8
 
 from sface_jax.privacy import matching, metrics, planting
-from sface_jax.privacy.attacks import copies
+from sface_jax.privacy.attacks import copies, strangers
 from sface_jax.privacy.attacks.links import Links
-from sface_jax.privacy.attacks.screening import SIGNIFICANT, Screening, key_of, links_of
+from sface_jax.privacy.attacks.screening import SIGNIFICANT, Found, Screening, key_of, links_of
+from sface_jax.privacy.attacks.strangers import Galleries
 from sface_jax.privacy.relations import Faces, Relation
 
 SHARES = (1e-2, 1e-3, 1e-4)
 """Shares of the synthetic set that are replaced by leaks."""
+
+DRAWS = 20
+"""How often each replacement is drawn."""
 
 Look = Callable[[Int[np.ndarray, " k"]], UInt8[np.ndarray, "k s s 3"]]
 Embed = Callable[[UInt8[np.ndarray, "k s s 3"]], Float32[np.ndarray, "k d"]]
@@ -26,37 +30,29 @@ class Plants(NamedTuple):
 
     Attributes:
         people: the member whom each of them shows.
-        links: with members; `pictures` are rows of the plants.
-        null: with held-out people.
+        sought: their links; `pictures` are rows of the plants.
         copies: which of them the search for copies finds; None where there are no pictures.
     """
 
     people: Int[np.ndarray, " p"]
-    links: Links
-    null: Links
+    sought: Found
     copies: Bool[np.ndarray, " p"] | None
 
     def found(self, threshold: float) -> Bool[np.ndarray, " p"]:
         """Which of them are linked with the very person they show, at or above a threshold."""
-        right = (self.links.scores >= threshold) & (self.links.people == self.people[self.links.pictures])
-        return np.isin(np.arange(len(self.people)), self.links.pictures[right])
+        links, hits = self.sought.links, np.zeros(len(self.people), bool)
+        hits[links.pictures[(links.scores >= threshold) & (links.people == self.people[links.pictures])]] = True
+        return hits
 
     def first(self) -> Bool[np.ndarray, " p"]:
         """Which of them have their strongest link with that person (rank 1)."""
-        pictures, at = np.unique(self.links.pictures, return_index=True)
-        found = np.zeros(len(self.people), bool)
-        found[pictures] = self.links.people[at] == self.people[pictures]
+        best, found = self.sought.links.strongest(), np.zeros(len(self.people), bool)
+        found[best.pictures] = best.people == self.people[best.pictures]
         return found
 
-    def drawn(self, rows: Int[np.ndarray, " k"]) -> tuple[Links, Links]:
+    def drawn(self, rows: Int[np.ndarray, " k"]) -> Found:
         """The links of some of them, those of row `rows[i]` as of picture i; rows may repeat."""
-        both = []
-        for links in (self.links, self.null):
-            parts = [np.flatnonzero(links.pictures == row) for row in rows.tolist()]
-            at = np.concatenate(parts) if parts else np.zeros(0, np.int64)
-            picked = Links(*(column[at] for column in links))
-            both.append(picked._replace(pictures=np.repeat(np.arange(len(parts)), [len(part) for part in parts])))
-        return both[0], both[1]
+        return Found(*(_drawn(links, rows) for links in self.sought))
 
 
 def plants(
@@ -85,29 +81,28 @@ def plants(
     made = {}
     originals = look(rows) if look and embed else None
     alike = np.ones(len(rows), bool)
-    made[planting.EXACT] = seek(members.embeddings[rows], members.labels[rows], members, heldout, alike)
+    galleries = strangers.galleries(members, heldout, seed)
+    made[planting.EXACT] = seek(members.embeddings[rows], members.labels[rows], galleries, alike)
     if originals is not None:
         images = planting.edited(originals, seed)
         alike = copies.same(copies.thumbnails(images), copies.thumbnails(originals))
-        made[planting.EDITED] = seek(embed(images), members.labels[rows], members, heldout, alike)
-    gallery = members
+        made[planting.EDITED] = seek(embed(images), members.labels[rows], galleries, alike)
     if unseen is None:
         taken = _one_of_each(members.labels, rng)[:count]
         unseen = Faces(members.embeddings[taken], members.labels[taken])
         kept = np.setdiff1d(np.arange(len(members)), taken)
-        gallery = Faces(members.embeddings[kept], members.labels[kept])
+        galleries = strangers.galleries(Faces(members.embeddings[kept], members.labels[kept]), heldout, seed)
     chosen = rng.permutation(len(unseen))[:count]
     if len(chosen):
         others = unseen.embeddings[chosen], unseen.labels[chosen]
-        made[planting.OTHER] = seek(*others, gallery, heldout, None)
+        made[planting.OTHER] = seek(*others, galleries, None)
     return made
 
 
 def seek(
     embeddings: Float32[np.ndarray, "p d"],
     people: Int[np.ndarray, " p"],
-    members: Faces,
-    heldout: Faces | None,
+    galleries: Galleries,
     copied: Bool[np.ndarray, " p"] | None,
 ) -> Plants:
     """Seeks leaks of one kind.
@@ -115,11 +110,10 @@ def seek(
     Args:
         embeddings: of the leaks.
         people: the member whom each of them shows.
-        members: where they are sought.
-        heldout: likewise.
+        galleries: where they are sought.
         copied: which of them the search for copies finds; None where there are no pictures.
     """
-    return Plants(people, *links_of(embeddings, members, heldout), copied)
+    return Plants(people, links_of(embeddings, galleries), copied)
 
 
 def planted(screening: Screening, made: dict[str, Plants], *, seed: int = 0) -> dict[str, Any]:
@@ -133,8 +127,10 @@ def planted(screening: Screening, made: dict[str, Plants], *, seed: int = 0) -> 
     Returns:
         `background_p_value` (of the set as it is) and `kinds`, of each `planted`, `rates` (of each supported rate
         `found`, `tpr`, its Clopper-Pearson `interval`), `near_duplicates` (those found as copies; null where that was
-        not tried), `rank1` (whose strongest link is the right person) and `shares`: where that share of the set is
-        replaced, what `replaced` says, and whether the set is `noticed`: null where it stands out as it is.
+        not tried), `rank1` (whose strongest link is the right person) and `shares`, those of the set that are a
+        picture at least: what `replaced` says on average of `DRAWS` draws, the median `p_value` of these, in how many
+        of them the set was noticed (`noticed_of`, [x, y]), and `noticed`, whether in half: null where it stands out as
+        it is.
     """
     background = screening.p_value()
     return {
@@ -143,22 +139,23 @@ def planted(screening: Screening, made: dict[str, Plants], *, seed: int = 0) -> 
     }
 
 
-def replaced(screening: Screening, found: Plants, share: float, *, seed: int = 0) -> dict[str, Any]:
+def replaced(screening: Screening, found: Plants, share: float, *, seed: int = 0, draw: int = 0) -> dict[str, Any]:
     """Replaces a share of the synthetic pictures by leaks, and screens that set: thresholds are frozen anew.
 
     Returns:
-        `pictures` planted, at least one; those `found` and the `false_alarms` expected by chance at each rate; those
-        that the search for `copies` finds, null where there are no pictures; and the `p_value` of all tests on the set.
+        `pictures` planted, at least one; the `share` of all that they are; those `found` and the `false_alarms`
+        expected by chance at each rate; those that the search for `copies` finds, null where there are no pictures;
+        and the `p_value` of all tests on the set.
     """
-    rng = np.random.default_rng((seed, round(1 / share)))
+    rng = np.random.default_rng((seed, round(1 / share), draw))
     count = min(max(1, round(share * screening.pictures)), screening.pictures)
     out = rng.permutation(screening.pictures)[:count]
     turns = -(-count // len(found.people))
     rows = np.concatenate([rng.permutation(len(found.people)) for _ in range(turns)])[:count]
-    links, null = found.drawn(rows)
-    after = screening.replaced(out, links, null, count)
+    after = screening.replaced(out, found.drawn(rows), count)
     return {
         "pictures": count,
+        "share": count / screening.pictures,
         "found": {key: int(found.found(at.value)[rows].sum()) for key, at in after.thresholds.items()},
         "false_alarms": {key: at.allowed * after.scale for key, at in after.thresholds.items()},
         "copies": None if found.copies is None else int(found.copies[rows].sum()),
@@ -211,9 +208,8 @@ def _figures(screening: Screening, found: Plants, background: float, seed: int) 
         rates[key] = {"found": hits["found"], "tpr": hits["rate"], "interval": hits["interval"]}
     shares = {}
     for share in SHARES:
-        test = replaced(screening, found, share, seed=seed)
-        noticed = None if background < SIGNIFICANT else test["p_value"] < SIGNIFICANT
-        shares[key_of(share)] = test | {"noticed": noticed}
+        if round(share * screening.pictures * (1 + 1e-12), 9) >= 1:
+            shares[key_of(share)] = _of_draws(screening, found, share, background, seed)
     return {
         "planted": len(found.people),
         "rates": rates,
@@ -221,6 +217,36 @@ def _figures(screening: Screening, found: Plants, background: float, seed: int) 
         "rank1": share_of(found.first()),
         "shares": shares,
     }
+
+
+def _of_draws(screening: Screening, found: Plants, share: float, background: float, seed: int) -> dict[str, Any]:
+    draws = [replaced(screening, found, share, seed=seed, draw=draw) for draw in range(DRAWS)]
+    noticed = sum(draw["p_value"] < SIGNIFICANT for draw in draws)
+    told = not background < SIGNIFICANT
+
+    def mean(key: str) -> dict[str, float]:
+        # thresholds are frozen anew in each draw, and so are the rates that they support
+        rates = [rate for rate in draws[0][key] if all(rate in draw[key] for draw in draws)]
+        return {rate: float(np.mean([draw[key][rate] for draw in draws])) for rate in rates}
+
+    return {
+        "pictures": draws[0]["pictures"],
+        "share": draws[0]["share"],
+        "found": mean("found"),
+        "false_alarms": mean("false_alarms"),
+        "copies": None if found.copies is None else float(np.mean([draw["copies"] for draw in draws])),
+        "p_value": float(np.median([draw["p_value"] for draw in draws])),
+        "noticed_of": [noticed, DRAWS] if told else None,
+        "noticed": 2 * noticed >= DRAWS if told else None,
+    }
+
+
+def _drawn(links: Links, rows: Int[np.ndarray, " k"]) -> Links:
+    order = np.argsort(links.pictures, kind="stable")
+    first, last = (np.searchsorted(links.pictures[order], rows, side=side) for side in ("left", "right"))
+    number = last - first
+    at = order[np.arange(number.sum()) - np.repeat(np.cumsum(number) - number - first, number)]
+    return Links(*(column[at] for column in links))._replace(pictures=np.repeat(np.arange(len(rows)), number))
 
 
 def _one_of_each(labels: Int[np.ndarray, " n"], rng: np.random.Generator) -> Int[np.ndarray, " k"]:

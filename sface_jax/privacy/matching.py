@@ -14,10 +14,10 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Float32, Int, Int32, Int64
 
 from sface_jax.core.progress import Progress
-from sface_jax.privacy import tiles
+from sface_jax.privacy import metrics, tiles
 from sface_jax.verification import cache
 
-PART = 8 * tiles.BLOCK
+PART = 16 * tiles.BLOCK
 """Queries that are compared with the whole gallery before anything is kept: what a resumed run does again at most."""
 
 _ON_DEVICE = 4 << 30  # bytes of the gallery that may stay on an accelerator, rather than be sent again for each part
@@ -121,10 +121,10 @@ def match(
 
     Beyond the embeddings, memory is O(tile) on a device and O(n top_k + m + bins) on the host. Every comparison is
     counted: error rates read from the histograms are exact up to the width of a bin (1e-4 by default), counts above
-    `thresholds` are exact. The products all have one shape, so that on one kind of machine no result depends on tiles,
-    devices or processes, not by a single count.
+    `thresholds` are exact for scores in float32, in which equal rows score 1 to within 1e-6. The products all have one
+    shape, so that on one kind of machine no result depends on tiles, devices or processes, not by a single count.
 
-    Queries are taken in parts of 8192. Each process takes parts of its own and shares them among its own devices; the
+    Queries are taken in parts of 16,384. Each process takes parts of its own and shares them among its own devices; the
     processes speak to each other once, at the end.
 
     Args:
@@ -147,10 +147,10 @@ def match(
         progress: name for a progress line; none is shown without.
 
     Raises:
-        ValueError: shapes do not fit, an embedding is not finite, only one side has labels, or there are more than
-            2^31 rows.
+        ValueError: shapes do not fit, an embedding or a threshold is not finite, only one side has labels, no neighbour
+            is to be kept, or there are more than 2^31 rows.
     """
-    _check(query, gallery, query_labels, gallery_labels, exclude_self)
+    _check(query, gallery, query_labels, gallery_labels, exclude_self, top_k, thresholds)
     reached = np.sort(np.asarray(thresholds, np.float64))
     labels = _codes(query_labels, gallery_labels, len(query), len(gallery))
     task = _Task(
@@ -207,23 +207,47 @@ def same_label_scores(
     Returns:
         Cosines and the label of each, in the order of the labels.
     """
-    query, gallery = _normalise(np.asarray(query, np.float32)), _normalise(np.asarray(gallery, np.float32))
     query_labels, gallery_labels = np.asarray(query_labels), np.asarray(gallery_labels)
     shared = np.intersect1d(query_labels, gallery_labels)
     most = max(limit // max(len(shared), 1), 1)
-    rows_q, rows_g = _rows_of(query_labels, shared), _rows_of(gallery_labels, shared)
+    rows = zip(_rows_of(query_labels, shared), _rows_of(gallery_labels, shared), strict=True)
     scores, labels = [np.zeros(0, np.float32)], [np.zeros(0, shared.dtype)]
-    for label, q, g in zip(shared, rows_q, rows_g, strict=True):
-        block = query[q] @ gallery[g].T
-        values = block[np.triu_indices(len(q), 1)] if exclude_self else block.ravel()
-        if len(values) > most:
-            values = np.random.default_rng([seed, int(label)]).choice(values, most, replace=False)
-        scores.append(values)
-        labels.append(np.full(len(values), label, shared.dtype))
+    for place, (of_query, of_gallery) in enumerate(rows):
+        pairs = len(of_query) * (len(of_query) - 1) // 2 if exclude_self else len(of_query) * len(of_gallery)
+        if pairs > most:
+            chosen = np.sort(metrics.distinct(np.random.default_rng([seed, place]), pairs, most))
+        else:
+            chosen = np.arange(pairs)
+        first, second = _pair(chosen, len(of_query)) if exclude_self else np.divmod(chosen, len(of_gallery))
+        scores.append(_cosines(query, gallery, of_query[first], of_gallery[second]))
+        labels.append(np.full(len(chosen), shared[place]))
     return np.concatenate(scores), np.concatenate(labels)
 
 
-def _check(query, gallery, query_labels, gallery_labels, exclude_self: bool) -> None:
+def _pair(numbers: Int[np.ndarray, " p"], n: int) -> tuple[Int[np.ndarray, " p"], Int[np.ndarray, " p"]]:
+    """The places i < j of unordered pairs of n things, numbered (0, 1), (0, 2), ... (1, 2), ..."""
+    before = np.arange(n) * (2 * n - np.arange(n) - 1) // 2  # pairs whose first place is lower
+    first = np.searchsorted(before, numbers, side="right") - 1
+    first = np.minimum(first, n - 2)  # the last place begins no pair
+    return first, numbers - before[first] + first + 1
+
+
+def _cosines(
+    a: Float[Array | np.ndarray, "n d"],
+    b: Float[Array | np.ndarray, "m d"],
+    rows_a: Int[np.ndarray, " p"],
+    rows_b: Int[np.ndarray, " p"],
+) -> Float32[np.ndarray, " p"]:
+    """The cosines of couples of rows, some at a time."""
+    parts = [np.zeros(0, np.float32)]
+    for start in range(0, len(rows_a), PART):
+        x = _normalise(np.asarray(a[rows_a[start : start + PART]], np.float32))
+        y = _normalise(np.asarray(b[rows_b[start : start + PART]], np.float32))
+        parts.append(np.einsum("nd,nd->n", x, y))
+    return np.concatenate(parts)
+
+
+def _check(query, gallery, query_labels, gallery_labels, exclude_self: bool, top_k: int, thresholds) -> None:
     """Refuses what does not fit together."""
     if query.ndim != 2 or query.shape[1:] != gallery.shape[1:] or not len(query) or not len(gallery):
         raise ValueError(f"query and gallery must be [n, d] and [m, d] and not empty: {query.shape}, {gallery.shape}")
@@ -235,6 +259,8 @@ def _check(query, gallery, query_labels, gallery_labels, exclude_self: bool) -> 
         raise ValueError("there must be one label for each query and for each gallery row")
     if exclude_self and len(query) != len(gallery):
         raise ValueError("exclude_self needs the same set as query and as gallery")
+    if top_k < 1 or not np.isfinite(thresholds).all():
+        raise ValueError(f"top_k must be 1 or more and thresholds finite: {top_k}, {tuple(thresholds)}")
 
 
 def _scales(embeddings: Float[Array | np.ndarray, "n d"], name: str) -> Float32[np.ndarray, " n"]:
@@ -325,7 +351,7 @@ def _compute(task: _Task, start: int, gallery: _Gallery) -> _Part:
     shared, _ = tiles.placed(task.mesh)
     step = task.mesh.size * tiles.BLOCK
     rows = -(-PART // step) * step
-    queries = jax.device_put(_cut(task.query, start, PART, rows, tiles.QUERY_PADDING), shared)
+    queries = _scaled(jax.device_put(_cut(task.query, start, PART, rows, tiles.QUERY_PADDING), shared))
     nearest = jax.device_put(tiles.nothing(rows, task.top_k), shared)
     cells, scores, whose, before = np.zeros(2 * (task.bins + len(task.at_least)), np.int64), [], [], None
 
@@ -386,6 +412,9 @@ def _gathered(
         np.take_along_axis(scores, first, 0)[0],
         np.take_along_axis(rows, first, 0)[0],
     )
+
+
+_scaled = jax.jit(tiles.scaled)
 
 
 def _cut(side: _Side, start: int, count: int, rows: int, padding: int) -> tiles.Tile:

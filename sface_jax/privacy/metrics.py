@@ -126,7 +126,7 @@ def d_sys_null(
     values = []
     for _ in range(rounds):
         # draws without replacement from the expanded sample; repeats are rare enough to draw again
-        chosen = rng.choice(ends[-1], drawn, replace=False) if ends[-1] < 1 << 22 else _distinct(rng, ends[-1], drawn)
+        chosen = rng.choice(ends[-1], drawn, replace=False) if ends[-1] < 1 << 22 else distinct(rng, ends[-1], drawn)
         taken = np.bincount(np.searchsorted(ends, chosen, side="right"), minlength=len(ends))
         rest = counts - taken
         kept, left = taken > 0, rest > 0
@@ -355,6 +355,21 @@ def beta_quantile(probability: float, a: float | int, b: float | int) -> float:
     return (low + high) / 2
 
 
+def mean_interval(values: Num[np.ndarray, " n"], low: float, high: float) -> tuple[float, list[float]]:
+    """The mean of independent values that lie in [low, high], and its 95 % interval by Student's t.
+
+    All of [low, high] for a single value. Where all values are equal, the far end is as for a rate that was never or
+    always seen: the rule of three.
+    """
+    values, count = np.asarray(values, np.float64), len(values)
+    mean = float(values.mean())
+    if count < 2:
+        return mean, [low, high]
+    reach = student_quantile(0.975, count - 1) * float(values.std(ddof=1)) / math.sqrt(count)
+    reach = reach or (1 - 0.05 ** (1 / count)) * (high - low)
+    return mean, [max(mean - reach, low), min(mean + reach, high)]
+
+
 def student_quantile(probability: float, freedom: float | int) -> float:
     """Student's t quantile for probabilities above one half."""
     x = beta_quantile(2 * (1 - probability), freedom / 2, 0.5)
@@ -441,7 +456,7 @@ def _mean_and_std(scores: Num[Array | np.ndarray, " n"], counts: Int[np.ndarray,
     return float(mean), float(np.sqrt(np.average(np.square(scores - mean), weights=counts)))
 
 
-def _distinct(rng: np.random.Generator, below: int, count: int) -> Int[np.ndarray, " count"]:
+def distinct(rng: np.random.Generator, below: int, count: int) -> Int[np.ndarray, " count"]:
     """`count` distinct whole numbers below `below`, for `below` too large to be permuted in memory."""
     chosen = np.unique(rng.integers(0, below, count))
     while len(chosen) < count:

@@ -15,7 +15,7 @@ from sface_jax.core import files, mesh
 from sface_jax.core.errors import UserError
 from sface_jax.data import formats
 from sface_jax.privacy import controls, metrics, planting
-from sface_jax.privacy.attacks import copies
+from sface_jax.privacy.attacks import copies, strangers
 from sface_jax.privacy.attacks.screening import SIGNIFICANT, Screening, key_of, screen
 from sface_jax.privacy.controls import Plants
 from sface_jax.privacy.inputs.entries import TRAIN, parse
@@ -120,7 +120,7 @@ def _test(config: ConfigDict, authentic: _Set, synthetic: Faces, seed: int) -> d
     unseen[ordered] = np.arange(len(ordered)) - first < np.maximum(1, np.floor(config.unseen * size)) * (size > 1)
     members, heldout = (_part(authentic.faces, np.flatnonzero(rows)) for rows in (~held & ~unseen, held & ~unseen))
     found = screen(synthetic, members, heldout, rates=tuple(config.rates), seed=seed)
-    made = _plants(config, authentic, members, heldout, ~held & ~unseen, ~held & unseen, rng)
+    made = _plants(config, authentic, members, heldout, ~held & ~unseen, ~held & unseen, rng, seed)
     return {"none": _without_leaks(found), "kinds": {kind: _found(config, found, one) for kind, one in made.items()}}
 
 
@@ -132,18 +132,21 @@ def _plants(
     inside: Bool[np.ndarray, " n"],
     unseen: Bool[np.ndarray, " n"],
     rng: np.random.Generator,
+    seed: int,
 ) -> dict[str, Plants]:
     exact = rng.permutation(np.flatnonzero(inside))[: config.planted]
     edited = rng.permutation(np.flatnonzero(inside[authentic.rows]))[: config.planted]
     other = rng.permutation(np.flatnonzero(unseen))[: config.planted]
-    faces, both = authentic.faces, (members, heldout)
+    faces, galleries = authentic.faces, strangers.galleries(members, heldout, seed)
     sought = {
         planting.EXACT: (faces.embeddings[exact], faces.labels[exact], np.ones(len(exact), bool)),
         planting.EDITED: (authentic.edited[edited], faces.labels[authentic.rows[edited]], authentic.copied[edited]),
         planting.OTHER: (faces.embeddings[other], faces.labels[other], None),
     }
     return {
-        kind: controls.seek(rows, people, *both, copied) for kind, (rows, people, copied) in sought.items() if len(rows)
+        kind: controls.seek(rows, people, galleries, copied)
+        for kind, (rows, people, copied) in sought.items()
+        if len(rows)
     }
 
 
@@ -180,6 +183,7 @@ def _study(config: ConfigDict, tests: list[dict[str, Any]], authentic: _Set, syn
             some = [one["shares"][key] for one in every]
             shares[key] = {
                 "pictures": some[0]["pictures"],
+                "share": some[0]["share"],
                 "found": {rate: float(np.mean([one["found"][rate] for one in some])) for rate in rates},
                 "false_alarms": {rate: float(np.mean([one["false_alarms"][rate] for one in some])) for rate in rates},
                 "copies": None if some[0]["copies"] is None else float(np.mean([one["copies"] for one in some])),
@@ -251,11 +255,11 @@ def table(study: dict[str, Any]) -> str:
         "|---|---|---|" + "---|" * len(rates) + "---|---|",
     ]
     for kind, of_kind in study["kinds"].items():
-        for share, found in of_kind["shares"].items():
+        for found in of_kind["shares"].values():
             cells = [f"{found['found'][key]:.3g} ({found['false_alarms'][key]:.3g})" for key in rates]
             copied = "not tried" if found["with_a_copy"] is None else f"{found['with_a_copy']} of {seeds}"
             lines.append(
-                f"| {kind} | {100 * float(share):g} % | {found['pictures']} | {' | '.join(cells)} | "
+                f"| {kind} | {100 * found['share']:.2g} % | {found['pictures']} | {' | '.join(cells)} | "
                 f"{found['noticed']} of {seeds} | {copied} |"
             )
     return "\n".join(lines) + "\n"

@@ -19,11 +19,12 @@ from sface_jax.core.errors import UserError
 from sface_jax.data import cards, dataset, formats, layout, records
 from sface_jax.data.example import Example
 from sface_jax.data.sources import Source
+from sface_jax.privacy.attacks.links import Links
 from sface_jax.privacy.attacks.screening import Screening
 from sface_jax.privacy.relations import Faces
 
 LIST = "exclude.tsv"
-HEADER = ("row", "picture", "score", "rate", "expected_by_chance")
+HEADER = ("position", "picture", "score", "rate", "expected_by_chance")
 
 _SHARD = 8192  # pictures in a file
 _AUDITED = "No audit of this dataset has been made: the one that chose what to leave out was of the whole."
@@ -55,54 +56,45 @@ def exclude(screening: Screening, rate: str) -> Int[np.ndarray, " k"]:
 
     Args:
         screening: of the set.
-        rate: such as "1e-3".
-
-    Raises:
-        UserError: thresholds at that rate would rest on less than one chance link.
+        rate: such as "1e-3"; none are flagged where its threshold would rest on less than one chance link.
     """
-    if rate not in screening.thresholds:
-        known = ", ".join(screening.thresholds) or "none"
-        raise UserError(
-            f"{screening.null_pictures:,} pictures cannot support a false positive rate of {rate}: "
-            f"set --config.exclude_rate to one they can ({known})"
-        )
-    return np.sort(screening.flagged(rate).pictures)
+    return np.sort(screening.flagged(rate).pictures) if rate in screening.thresholds else np.zeros(0, np.int64)
 
 
 def write_list(
     path: files.PathLike,
     screening: Screening,
     rate: str,
+    positions: Int[np.ndarray, " n"],
     name: Callable[[int], str],
-    copied: Int[np.ndarray, " c"] | None = None,
+    copied: Int[np.ndarray, " c"],
 ) -> int:
     """Writes the pictures to leave out as a table, the most suspicious first; it names no authentic picture.
 
-    Columns: `HEADER`; the rate is the lowest at which the picture is flagged. Copies come last, without a score.
+    Columns: `HEADER`; the rate is the lowest at which the picture is flagged. Copies come last, without a score. Where
+    thresholds at that rate would rest on less than one chance link, copies are all.
 
     Args:
         path: of the table.
         screening: of the set.
         rate: pictures flagged at this rate are listed.
+        positions: where the pictures of the screening's rows lie in the whole set.
         name: what the synthetic picture of a row is called.
         copied: rows of copies, which are listed too where they are not flagged.
 
     Returns:
         How many are listed.
-
-    Raises:
-        UserError: see `exclude`.
     """
-    exclude(screening, rate)
-    flagged = screening.flagged(rate)
+    links = screening.strongest
+    flagged = screening.flagged(rate) if rate in screening.thresholds else Links(*(column[:0] for column in links))
     rates, expected = screening.rate_of(flagged.scores), screening.by_chance(flagged.scores)
     text = io.StringIO()
     table = csv.writer(text, delimiter="\t", lineterminator="\n")
     table.writerow(HEADER)
     for row, score, lowest, chance in zip(flagged.pictures.tolist(), flagged.scores, rates, expected, strict=True):
-        table.writerow((row, name(row), f"{score:.6f}", lowest, f"{chance:.3g}"))
-    more = np.setdiff1d(copied if copied is not None else [], flagged.pictures).astype(int).tolist()
-    table.writerows((row, name(row), "", "copy", "") for row in more)
+        table.writerow((positions[row], name(row), f"{score:.6f}", lowest, f"{chance:.3g}"))
+    more = np.setdiff1d(copied, flagged.pictures).tolist()
+    table.writerows((positions[row], name(row), "", "copy", "") for row in more)
     files.write_text(path, text.getvalue())
     return len(rates) + len(more)
 
@@ -163,11 +155,12 @@ def write_filtered(
         raise UserError(f"every picture of {path} is flagged, so that none is left: do not release it")
     why = {"pictures": len(left_out), "positions_sha256": hashlib.sha256(left_out.astype(np.int64)).hexdigest(), **why}
     if target.exists():
-        if is_filtered(target) and files.read_json(target / cards.MANIFEST)["left_out"] == why:
+        if _left_out(target) == why:
             return len(kept.labels)
         raise UserError(f"{target} is there already: set --config.filtered to a new folder")
     if not (path / layout.INFO_FILE).exists():
         formats.write(os.fspath(target), kept)
+        files.write_json(_note(target), {"left_out": why})
         return len(kept.labels)
     building = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}.tmp"
     try:
@@ -180,9 +173,20 @@ def write_filtered(
 
 
 def is_filtered(path: files.PathLike) -> bool:
-    """Whether it is a dataset that `write_filtered` made."""
-    manifest = epath.Path(path) / cards.MANIFEST
-    return manifest.exists() and "left_out" in files.read_json(manifest)
+    """Whether it is something that `write_filtered` made."""
+    return _left_out(epath.Path(path)) is not None
+
+
+def _left_out(target: epath.Path) -> dict[str, Any] | None:
+    """What the manifest, or the note beside a set of another kind, says was left out."""
+    for path in (target / cards.MANIFEST, _note(target)):
+        if path.exists():
+            return files.read_json(path).get("left_out")
+    return None
+
+
+def _note(target: epath.Path) -> epath.Path:
+    return target.parent / f"{target.name}.left_out.json"
 
 
 def without(faces: Faces, rows: Int[np.ndarray, " k"]) -> Faces:
@@ -201,13 +205,16 @@ def compare(before: dict[str, Any], after: dict[str, Any]) -> list[dict[str, Any
         after: that of what is left.
 
     Returns:
-        Of each figure `name`, `before`, `after` and `chance` (of what is left; null where it is not one number).
+        Of each figure `name`, `before`, `after` and `chance` (of what is left; null where it is not one number), with
+        `before_interval` and `after_interval` where there are any.
     """
     rows = []
     for name, where, chance in _HEADLINES:
         found = _at(before, where), _at(after, where)
         by_chance = _at(after, chance) if isinstance(chance, tuple) else chance
-        rows.append({"name": name, "before": found[0], "after": found[1], "chance": by_chance})
+        ends = [_at(tree, (*where[:-1], "interval")) for tree in (before, after)]
+        row = {"name": name, "before": found[0], "after": found[1], "chance": by_chance}
+        rows.append(row | {"before_interval": ends[0], "after_interval": ends[1]})
     for key, rate in (_at(before, ("screening", "rates")) or {}).items():
         again = _at(after, ("screening", "rates", key)) or {}
         links, chance = again.get("links"), again.get("expected")

@@ -98,8 +98,8 @@ def nothing(rows: int, top_k: int) -> Nearest:
 def compiled(mesh: Mesh, bins: int, thresholds: int, exclude_self: bool, gallery_side: bool):
     """The function (queries, nearest, gallery, thresholds) -> Found over a mesh of one axis.
 
-    Queries, and what is known of them, lie over the devices; every device has the whole gallery tile. Devices exchange
-    nothing. Both tiles have multiples of `BLOCK` rows on each device.
+    Queries, already `scaled`, and what is known of them, lie over the devices; every device has the whole gallery tile.
+    Devices exchange nothing. Both tiles have multiples of `BLOCK` rows on each device.
 
     Args:
         mesh: of the devices.
@@ -129,7 +129,7 @@ def _compare(
 ) -> Found:
     """All blocks of one device."""
     cells = options["bins"] + len(thresholds)
-    queries, gallery = _scaled(queries), _scaled(gallery)
+    gallery = scaled(gallery)
     of_gallery = (jnp.full(len(gallery.rows), -jnp.inf), jnp.full(len(gallery.rows), -1, jnp.int32))
 
     def over_queries(carry, block):
@@ -248,7 +248,8 @@ def _tally_by_products(table: Int32[Array, " c"], cell: Int32[Array, "b b"], cel
     return table.at[:cells].add(counts.reshape(-1)[:cells])
 
 
-def _scaled(tile: Tile) -> Tile:
+def scaled(tile: Tile) -> Tile:
+    """The rows of length one, wherever they lie."""
     return tile._replace(embeddings=tile.embeddings * tile.scale[:, None])
 
 

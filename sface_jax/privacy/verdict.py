@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
+from sface_jax.privacy import metrics
+
+UNTESTED = "could not be tested"
 NOT_DETECTED = "not detected by these attacks at this power"
 WEAK = "weakly linkable"
 LINKABLE = "linkable"
-LEVELS = (NOT_DETECTED, WEAK, LINKABLE)
+LEVELS = (UNTESTED, NOT_DETECTED, WEAK, LINKABLE)
 
 DATASET = "dataset"
 """The threat that the verdict is about: the synthetic pictures are handed out, and nothing else."""
 
-ENOUGH_FOUND = 0.95
-"""Planted exact copies that must be found at the highest rate, if that nothing was found is to mean anything."""
+LEAST_FOUND = {"edited": 0.5, "other": 0.1}
+"""Planted leaks of each kind that must be found at the highest rate, if that nothing was found is to mean anything.
+Exact copies are found by any matcher, also by one that sees nothing."""
 
 SIGNIFICANT = 0.05
 
@@ -23,6 +28,10 @@ RULES = {
         "Share of same-label authentic/synthetic pairs at or above the threshold frozen on authentic strangers, "
         "against the larger of that threshold's FMR and the rate of different labels: linkable where the low end of "
         "the 95 % interval is at least 10 times that, weakly linkable where it is above it."
+    ),
+    "label separation": (
+        "AUC of same-label against different-label authentic/synthetic pairs: weakly linkable where the low end of the "
+        "interval is above 0.5."
     ),
     "label recovery": (
         "Share of synthetic pictures whose nearest authentic picture has their own label: weakly linkable where the "
@@ -33,20 +42,27 @@ RULES = {
     ),
     "membership": (
         "AUC of the primary attack by identity, members against held-out people: linkable where the low end of the "
-        "interval is at least 0.75, weakly linkable where it is above 0.5. Another attack decides where it says more "
-        "and its p-value, adjusted for the number of attacks, is below 0.05."
+        "interval is at least 0.75, weakly linkable where it is above 0.5, and in both cases the p-value below 0.05. "
+        "Another attack decides where it says more and its p-value, adjusted for the number of attacks, is below 0.05."
     ),
+    "memorised pictures": "The same of training pictures against unseen pictures of the same people, without p-value.",
     "leaked pictures": (
         "Links of synthetic pictures with members, against those with held-out people: weakly linkable where the "
-        "p-value of all tests together is below 0.05, linkable where the links in excess of chance are also more "
-        "than one in a hundred pictures."
+        "p-value of all tests together is below 0.05, linkable where at a rate that is below it by itself, adjusted, "
+        "more than one picture in a hundred is surely in excess of chance."
     ),
     "copies": (
-        "Synthetic pictures that are an authentic photograph: linkable where pixels are equal or where more than 1 "
-        "in 1,000 pictures are near duplicates beyond what held-out people give, weakly linkable where any are."
+        "Synthetic pictures that are an authentic photograph: linkable where pixels are equal or where more than 1 in "
+        "1,000 pictures are near duplicates beyond what held-out people give, weakly linkable where there are any, and "
+        "more than chance would share out between members and held-out people."
     ),
     "discriminator": "As membership, by the discriminator's logits; not part of the verdict on the dataset.",
     "released recogniser": "As membership, by the embeddings of a released network; not part of that verdict either.",
+    "all": (
+        "The worst finding is a matcher's verdict, and the worst of all matchers is the audit's. Where a matcher finds "
+        "nothing, and less than half of the planted edited pictures of members or less than one in ten other pictures "
+        "of them at the highest false positive rate, its verdict is that it could not be tested."
+    ),
 }
 
 
@@ -63,21 +79,17 @@ def decide(audit: dict[str, Any]) -> dict[str, Any]:
     """
     findings = [found for found in (*_of_dataset(audit), *_of_networks(audit)) if found]
     own = [found for found in findings if found["threat"] == DATASET]
-    level = max((found["level"] for found in own), key=LEVELS.index, default=NOT_DETECTED)
+    level = max((found["level"] for found in own), key=LEVELS.index, default=UNTESTED)
     worst = [found["name"] for found in own if found["level"] == level]
-    if not own:
-        summary = "None of the attacks could be made on these sets: nothing is known."
-    elif level == NOT_DETECTED:
-        summary = "These attacks, at this power, detected no link between synthetic pictures and authentic identities."
-    else:
-        grade = "can be linked" if level == LINKABLE else "can be linked weakly"
-        summary = f"The synthetic pictures {grade} to the identities they were made from, by {_and(worst)}."
+    blind = _swapped(audit) or _blind(audit)
+    if level == NOT_DETECTED and blind:
+        level = UNTESTED
     others = {found["threat"]: found["level"] for found in findings if found["threat"] != DATASET}
-    if telling := [threat for threat, found in others.items() if found != NOT_DETECTED]:
-        summary += f" Who trained the generator is told by {_and(telling)} too."
+    telling = [threat for threat, found in others.items() if LEVELS.index(found) > LEVELS.index(NOT_DETECTED)]
+    also = f" Who trained the generator is told by {_and(telling)} too." if telling else ""
     return {
         "level": level,
-        "summary": summary,
+        "summary": _summary(level, worst, blind) + also,
         "findings": findings,
         "other_threats": others,
         "caveats": list(_caveats(audit)),
@@ -85,8 +97,67 @@ def decide(audit: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def worst_of(verdicts: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The verdict of an audit by several matchers: the first one's, at the level of the worst.
+
+    Args:
+        verdicts: matcher -> what `decide` says; the figures that are shown are the first one's.
+    """
+    primary, *others = verdicts
+    told = verdicts[primary] | {"levels": {name: one["level"] for name, one in verdicts.items()}}
+    worse = [name for name in others if LEVELS.index(verdicts[name]["level"]) > LEVELS.index(told["level"])]
+    if worse:
+        name = max(worse, key=lambda name: LEVELS.index(verdicts[name]["level"]))
+        told["level"] = verdicts[name]["level"]
+        told["summary"] = f"{verdicts[name]['summary']} That is what {name} finds; {primary} finds less."
+    if others:
+        by = f"The worst of the verdicts of {len(verdicts)} matchers: "
+        by += "; ".join(f"{name}: {level}" for name, level in told["levels"].items())
+        told["caveats"] = [f"{by}. The more matchers, the likelier one errs on the side of a link.", *told["caveats"]]
+    return told
+
+
+def _summary(level: str, worst: list[str], blind: str) -> str:
+    if level == UNTESTED:
+        return f"Nothing is known: {blind or 'none of the attacks could be made on these sets.'}"
+    if level == NOT_DETECTED:
+        return "These attacks, at this power, detected no link between synthetic pictures and authentic identities."
+    grade = "can be linked" if level == LINKABLE else "can be linked weakly"
+    return f"The synthetic pictures {grade} to the identities they were made from, by {_and(worst)}."
+
+
+def _swapped(audit: dict[str, Any]) -> str:
+    """Why held-out people seem to have trained the generator; "" where they do not."""
+    copies = ((audit.get("screening") or {}).get("copies") or {}).get("heldout") or {}
+    if copies.get("equal"):
+        return (
+            f"of the synthetic pictures {copies['equal']:,} are held-out ones: these people did train the "
+            f"generator, or the two sets are swapped."
+        )
+    membership = audit.get("membership")
+    if membership and membership["identity"]["interval"][1] < 0.5:
+        return (
+            "the synthetic pictures are more like the held-out people than like members: these people did train the "
+            "generator, or the two sets are swapped, or they are not from one source."
+        )
+    return ""
+
+
+def _blind(audit: dict[str, Any]) -> str:
+    """Why the matcher sees too little for an audit that finds nothing; "" where it sees enough, or none was planted."""
+    for kind, planted in ((audit["controls"].get("planted") or {}).get("kinds") or {}).items():
+        rate = next(iter(planted["rates"].values()), None)
+        if rate and kind in LEAST_FOUND and rate["tpr"] < LEAST_FOUND[kind]:
+            return (
+                f"the matcher finds only {rate['found']} of {planted['planted']} planted leaks of the kind {kind!r}: "
+                f"it sees too little."
+            )
+    return ""
+
+
 def _of_dataset(audit: dict[str, Any]) -> Iterator[dict[str, str] | None]:
     yield _match_rate(audit)
+    yield _separation(audit)
     linkage = audit.get("linkage") or {}
     if linkage:
         yield _recovered(
@@ -99,6 +170,8 @@ def _of_dataset(audit: dict[str, Any]) -> Iterator[dict[str, str] | None]:
         )  # fmt: skip
     if membership := audit.get("membership"):
         yield _membership(membership)
+        if found := membership["memorised"]:
+            yield _memorised("memorised pictures", DATASET, found)
     yield _leaked(audit)
     yield _copied(audit)
 
@@ -110,6 +183,8 @@ def _of_networks(audit: dict[str, Any]) -> Iterator[dict[str, str]]:
             "discriminator", "the discriminator", found["identity"], audit["membership"]["heldout"]["identities"],
             "By what the discriminator says of their pictures",
         )  # fmt: skip
+        if found["memorised"]:
+            yield _memorised("discriminator", "the discriminator, by picture", found["memorised"])
     released = audit.get("released") or {}
     control = released.get("control", {}).get("network")
     for name, figures in released.get("networks", {}).items():
@@ -133,7 +208,7 @@ def _membership(membership: dict[str, Any]) -> dict[str, str]:
     levels = {name: LEVELS.index(_level_of(found)) for name, found in told.items()}
     name = max(told, key=levels.get)  # the first of equals: the primary one
     how = {"identity": "identities", "picture": "people (by the picture)"}[told[name]["unit"]]
-    by = "" if name == primary else f", by the attack {name}: {told[name]['text']}"
+    by = "" if name == primary else f" ({told[name]['text']})"
     return _told_apart(
         "membership",
         DATASET,
@@ -144,9 +219,42 @@ def _membership(membership: dict[str, Any]) -> dict[str, str]:
     )
 
 
+def _memorised(name: str, threat: str, found: dict[str, Any]) -> dict[str, str]:
+    low, high = found["interval"]
+    return {
+        "name": name,
+        "threat": threat,
+        "level": _level_of(found),
+        "text": (
+            f"Of a picture that trained the generator and another one of the same person, the first is told with an "
+            f"AUC of {found['auc']:.3f} (95 % interval {low:.3f} to {high:.3f}; 0.5 is a coin toss), over "
+            f"{found['identities']:,} identities."
+        ),
+    }
+
+
 def _level_of(found: dict[str, Any]) -> str:
     low = found["interval"][0]
-    return LINKABLE if low >= 0.75 else WEAK if low > 0.5 else NOT_DETECTED
+    if low <= 0.5 or found.get("p_value", 0) >= SIGNIFICANT:  # few identities: the interval alone is not enough
+        return NOT_DETECTED
+    return LINKABLE if low >= 0.75 else WEAK
+
+
+def _separation(audit: dict[str, Any]) -> dict[str, str] | None:
+    found = audit.get("relations", {}).get("authentic_synthetic")
+    if not found:
+        return None
+    low, high = found["auc_interval"]
+    return {
+        "name": "label separation",
+        "threat": DATASET,
+        "level": WEAK if low > 0.5 else NOT_DETECTED,
+        "text": (
+            f"A pair of an authentic and a synthetic picture of one label scores higher than one of different labels "
+            f"in {_percent(found['auc'])} of couples (95 % interval {_percent(low)} to {_percent(high)}; "
+            f"chance is 50 %)."
+        ),
+    }
 
 
 def _match_rate(audit: dict[str, Any]) -> dict[str, str] | None:
@@ -156,7 +264,8 @@ def _match_rate(audit: dict[str, Any]) -> dict[str, str] | None:
     different = audit["match_rates"]["authentic_synthetic_different"]
     key = "1e-3" if "1e-3" in same else next(iter(same))
     rate = same[key]
-    floor, low = max(rate["fmr"], different[key]["rate"]), rate["interval"][0]
+    low, rarest = rate["interval"][0], 1 / different[key]["comparisons"]
+    floor = max(rate["fmr"], different[key]["rate"], rarest)
     return {
         "name": "match rate",
         "threat": DATASET,
@@ -203,8 +312,13 @@ def _leaked(audit: dict[str, Any]) -> dict[str, str] | None:
     found = audit.get("screening")
     if not found:
         return None
-    excess = max((rate["excess"] for rate in found["rates"].values()), default=0)
-    level = NOT_DETECTED if not found["noticed"] else LINKABLE if excess > 0.01 * found["pictures"] else WEAK
+    surely = any(
+        (rate.get("p_adjusted") or 1) < SIGNIFICANT and (rate.get("excess_low") or 0) > 0.01 * found["pictures"]
+        for rate in found["rates"].values()
+    )
+    level = UNTESTED if found["noticed"] is None else NOT_DETECTED
+    if found["noticed"]:
+        level = LINKABLE if surely else WEAK
     parts = [
         f"at a false positive rate of {_percent(float(key))} {_number(rate['links'])} links, where chance makes "
         f"{_number(rate['expected'])}"
@@ -217,7 +331,7 @@ def _leaked(audit: dict[str, Any]) -> dict[str, str] | None:
         "level": level,
         "text": (
             f"{found['pictures']:,} synthetic pictures against {found['people']:,} members: {told}. Chance is that of "
-            f"{found['null']}; p = {found['p_value']:.2g} of all tests together."
+            f"{found['null']}; {_tests(found['p_value'])}."
         ),
     }
 
@@ -227,24 +341,44 @@ def _copied(audit: dict[str, Any]) -> dict[str, str] | None:
     if not found:
         return None
     equal, alike = found["members"]["equal"], found["members"]["alike"]
-    chance = (found.get("heldout") or {}).get("expected_among_members", 0)
-    beyond = equal + alike - chance
-    much = equal or beyond > 1e-3 * audit["screening"]["pictures"]
-    few = not equal and beyond < 1 + 2 * max(chance, 1) ** 0.5
+    others = found.get("heldout") or {}
+    chance = others.get("expected_among_members", 0)
+    much = equal or equal + alike - chance > 1e-3 * audit["screening"]["pictures"]
+    few = not equal and not _more_than_shared_out(alike, others.get("alike", 0), chance)
     return {
         "name": "copies",
         "threat": DATASET,
         "level": NOT_DETECTED if few else LINKABLE if much else WEAK,
         "text": (
-            f"{equal:,} synthetic pictures have the very pixels of an authentic one, {alike:,} more are near "
-            f"duplicates of one; by what held-out people give, chance makes {_number(chance)}."
+            f"Synthetic pictures that have the very {found['of']} of an authentic one: {equal:,}; near duplicates "
+            f"of one besides: {alike:,}. By what held-out people give, chance makes {_number(chance)}."
         ),
     }
+
+
+def _more_than_shared_out(members: int, heldout: int, expected: float | int) -> bool:
+    """Whether members have more near duplicates than a share of all that are there would give them.
+
+    Of members + held-out such pictures each is a member's with probability s = expected / (expected + held-out), by
+    chance (one-sided binomial test). Where held-out people have none, any one counts.
+    """
+    if not heldout:
+        return members > 0
+    share = expected / (expected + heldout)
+    return metrics.clopper_pearson(members, members + heldout, 1 - 2 * SIGNIFICANT)[0] > share
+
+
+def _tests(p_value: float | None) -> str:
+    return (
+        "no test can be made" if p_value is None or math.isnan(p_value) else f"p = {p_value:.2g} of all tests together"
+    )
 
 
 def _caveats(audit: dict[str, Any]) -> Iterator[str]:
     """What limits the verdict, whatever it is."""
     yield "A link that is not detected may still exist: another matcher, more pictures or another attack may find it."
+    if swapped := _swapped(audit):
+        yield f"{swapped[0].upper()}{swapped[1:]}"
     if not audit.get("linkage"):
         yield "The sets share no identity, so that nothing could be asked about labels."
     if audit.get("membership"):
@@ -255,14 +389,10 @@ def _caveats(audit: dict[str, Any]) -> Iterator[str]:
     if not kinds:
         yield "The planted control was switched off, so it is not known what these attacks can find."
         return
-    exact = next(iter(kinds["exact"]["rates"].values()), None)
-    if exact is None:
+    if not any(kind["rates"] for kind in kinds.values()):
         yield "There are too few synthetic pictures to set a false positive rate: single leaked pictures escape."
-    elif exact["tpr"] < ENOUGH_FOUND:
-        yield (
-            f"Only {exact['found']} of {kinds['exact']['planted']} planted copies were found: the matcher is too weak "
-            f"for this audit to reassure anybody."
-        )
+    elif blind := _blind(audit):
+        yield f"{blind[0].upper()}{blind[1:]} That nothing else was found means nothing."
     control = (audit.get("released") or {}).get("control") or {}
     if control and not control["found"]:
         yield (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from sface_jax.report import tables, tried, words
+from sface_jax.report import leakage, tables, tried, words
 from sface_jax.report.tables import Cell, Table
 from sface_jax.report.tried import Part, one_in, part
 
@@ -110,8 +110,8 @@ def linkage(audit: Part) -> Iterator[Table]:
             )
     if rows:
         yield Table(
-            "Closed-set identification: share of probes whose own identity is at rank 1, or among the first 10",
-            ("probe", "probes", "rank 1", "rank 10"),
+            "Closed-set identification: share of searches that name the own identity at rank 1, or among the first 10",
+            ("probe", "searches", "rank 1", "rank 10"),
             rows,
         )
     rates = list(dict.fromkeys(rate for values in probes.values() for rate in part(values, "open_set")))
@@ -155,7 +155,7 @@ def membership(audit: Part) -> Iterator[Table]:
     if rows:
         tried_in_all = f", {found['tried']} attacks in all" if words.finite(found.get("tried")) else ""
         made = [
-            (tables.chosen(name.replace("_", " "), values, name in primary, values.get("unit", "")), values)
+            (tables.chosen(name, values, name in primary, values.get("unit", "")), values)
             for name, values in rows.items()
         ]
         yield tables.judged(f"Members against held-out people{tried_in_all}", made)
@@ -211,7 +211,7 @@ def screening(audit: Part) -> Iterator[Table]:
         yield Table(
             f"{words.count(found.get('pictures'))} synthetic pictures searched for {words.count(found.get('people'))} "
             f"members; the null: {words.count(found.get('null_people'))} {found.get('null', 'others')}; score: "
-            f"{found.get('calibration', 'cosine')}",
+            f"{found.get('calibration', 'cosine')}. {tried.per_search(found)}",
             ("asked", "reached", "threshold", "pictures flagged", "links", "expected by chance", "p"),
             rows,
         )
@@ -231,23 +231,21 @@ def screening(audit: Part) -> Iterator[Table]:
     ]
     if rows:
         yield Table(
-            "Copies, by their pixels",
+            f"Copies, by their {copies.get('of', 'pixels')}",
             ("of pictures", "equal", "alike but for small changes", "expected by chance"),
             rows,
         )
     listed = [row for row in found.get("suspicious") or [] if isinstance(row, dict)]
     if listed:
         yield Table(
-            f"The {min(len(listed), MOST_LISTED)} most suspicious synthetic pictures of {len(listed):,}, by number",
-            ("picture", "member picture", "member", "score", "cosine", "flagged at FPR", "as strong by chance"),
+            f"The {min(len(listed), MOST_LISTED)} most suspicious synthetic pictures of {len(listed):,}; whom they "
+            "show is not told",
+            ("picture", "score", "flagged at FPR", "as strong by chance"),
             [
                 (
-                    f"{row.get('picture')}",
+                    str(row.get("name") or row.get("picture")),
                     [
-                        Cell(f"{row.get('member')}"),
-                        Cell(f"{row.get('identity')}"),
                         Cell(words.decimal(row.get("score"))),
-                        Cell(words.decimal(row.get("cosine"))),
                         Cell(one_in(row["rate"]) if row.get("rate") else words.DASH),
                         Cell(words.decimal(row.get("expected_by_chance"), 1)),
                     ],
@@ -289,25 +287,28 @@ def planted(audit: Part) -> Iterator[Table]:
     shares = list(dict.fromkeys(share for values in kinds.values() for share in part(values, "shares")))
     if shares:
         yield Table(
-            "With such a share of the synthetic set replaced by leaks: how many that is, and whether the whole audit "
+            "With such a share of the synthetic set replaced by leaks: how many that is, and whether the screening "
             "notices (p < 0.05)",
             ("kind", *(words.percent(float(share)) for share in shares)),
             [
-                (tried.KINDS.get(name, name), [_noticed(part(values, "shares", share)) for share in shares])
+                (tried.KINDS.get(name, name), [_noticed(audit, part(values, "shares", share)) for share in shares])
                 for name, values in kinds.items()
             ],
         )
     shuffled = part(audit, "controls", "shuffled")
     if shuffled:
         yield Table(
-            "Labels shuffled: nothing may remain",
-            ("control", "AUC", "match rate", "of truly different labels"),
+            "Labels shuffled: both rates are of pairs of different labels, and differ by chance",
+            ("control", "AUC", "match rate at FMR 1e-2", "of truly different labels"),
             [
                 (
                     "shuffled labels",
                     [
                         Cell(words.decimal(shuffled.get("auc"))),
-                        Cell(words.percent(shuffled.get("rate"))),
+                        Cell(
+                            words.percent(shuffled.get("rate")),
+                            tables.some(words.interval(shuffled.get("interval"), words.percent)),
+                        ),
                         Cell(words.percent(shuffled.get("expected_rate"))),
                     ],
                 )
@@ -315,11 +316,13 @@ def planted(audit: Part) -> Iterator[Table]:
         )
 
 
-def _noticed(values: Part) -> Cell:
+def _noticed(audit: Part, values: Part) -> Cell:
     if not values:
         return Cell(words.DASH)
-    told = "noticed" if values.get("noticed") else "not noticed"
-    return Cell(told, [words.plural(values.get("pictures"), "picture"), f"p {words.p_value(values.get('p_value'))}"])
+    told = {True: "noticed", False: "not noticed"}.get(values.get("noticed"), "cannot be told")
+    draws, p_value = tried.of_draws(values), values.get("p_value")
+    shown = f"{'median p' if draws else 'p'} {words.p_value(p_value)}" if words.finite(p_value) else ""
+    return Cell(told, tables.some(draws, tried.planted_in(audit, values), shown))
 
 
 def networks(audit: Part) -> Iterator[Table]:
@@ -354,7 +357,7 @@ def networks(audit: Part) -> Iterator[Table]:
             for name, values in known.items()
         ]
         yield tables.judged(
-            f"Recognisers to be released: does one tell who taught it? Score chosen beforehand: {found.get('primary')}",
+            "Recognisers to be released: does one tell who taught it? By the score that was chosen beforehand",
             rows,
             ("AUC against the one without a teacher", _difference),
         )
@@ -378,8 +381,15 @@ def remedy(audit: Part) -> Iterator[Table]:
         yield Table(
             f"Before and after the flagged pictures are left out{judge}{flattering}",
             ("figure", "before", "after", "chance"),
-            [(row["name"], [Cell(words.plain(row.get(key))) for key in ("before", "after", "chance")]) for row in rows],
+            [(str(row.get("name")), [_remedied(row, key) for key in ("before", "after", "chance")]) for row in rows],
         )
+
+
+def _remedied(row: Part, key: str) -> Cell:
+    name = str(row.get("name"))
+    kinds = {"p-value": words.p_value, "AUC": words.decimal, "links": words.plain}
+    shown = next((kind for told, kind in kinds.items() if told in name), words.percent)
+    return Cell(shown(row.get(key)), tables.some(words.interval(row.get(f"{key}_interval"), shown)))
 
 
 def matchers(audit: Part) -> Iterator[Table]:
@@ -389,19 +399,30 @@ def matchers(audit: Part) -> Iterator[Table]:
         return
     by_name = {str(audit.get("matcher")): audit, **others}
     figures: list[tuple[str, Callable[[Part], Cell]]] = [
-        ("verdict", lambda a: Cell(str(part(a, "verdict").get("level", words.DASH)))),
+        ("verdict", lambda a: _own_level(a, part(audit, "verdict"))),
         *((f"{attack.name}: {_unit(attack)}", _same(attack.name)) for attack in _all_attacks(by_name.values())),
         ("EER, authentic", lambda a: Cell(words.percent(part(a, "relations", "authentic_authentic").get("eer")))),
         (
             "D_sys, same label",
-            lambda a: Cell(words.decimal(part(a, "relations", "authentic_synthetic").get("d_sys"), 2)),
+            lambda a: _d_sys(part(a, "relations", "authentic_synthetic")),
         ),
     ]
     yield Table(
-        "All matchers; the first decides, the others are reported",
+        "All matchers. The verdict is the worst of all, the figures elsewhere on this page are the first one's",
         ("figure", *by_name),
         [(label, [shown(found) for found in by_name.values()]) for label, shown in figures],
     )
+
+
+def _own_level(own: Part, verdict: Part) -> Cell:
+    """A matcher's level; what stands in the first one's place is the worst of all, unless `levels` tells its own."""
+    return Cell(str(part(verdict, "levels").get(own.get("matcher")) or tried.level(own) or words.DASH))
+
+
+def _d_sys(values: Part) -> Cell:
+    if leakage.too_few(values):
+        return Cell(words.DASH, ["too few mated comparisons"])
+    return Cell(words.decimal(values.get("d_sys"), 2))
 
 
 def _all_attacks(audits: Any) -> list[tried.Attack]:

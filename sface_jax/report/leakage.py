@@ -29,7 +29,14 @@ METRICS = {
     "d_sys": ("D_sys", "D_sys", lambda value: words.decimal(value, 2)),
 }
 HEADLINE_FMR = 1e-3
-TONES = {"linkable": "warn", "weakly linkable": "warn", "not detected by these attacks at this power": "good"}
+TONES = {
+    "linkable": "warn",
+    "weakly linkable": "warn",
+    "not detected by these attacks at this power": "good",
+    "could not be tested": "plain",
+}
+FEW_MATED = 200
+"""With fewer mated scores two histograms overlap little by chance, so that D_sys is high whatever they are."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +58,7 @@ class Leakage:
     Attributes:
         matcher: the recogniser that compared the pictures.
         verdict: `level`, `summary`, `findings` and `caveats`, as far as the audit gives them.
-        tone: how the verdict is coloured, "warn" or "good".
+        tone: how the verdict is coloured, "warn", "good" or "plain".
         headline: match rate of same-label authentic/synthetic pairs, at the FMR nearest to 1 in 1000.
         rates: (label, colour, FMR -> match rate) of each kind of pairs.
         fmrs: the FMRs of the frozen thresholds.
@@ -153,9 +160,17 @@ def _metrics(relations: dict[str, dict[str, Any]]) -> list[tuple[str, str, list[
                 notes.append(f"shuffled {shown(null.get('mean'))}")
             if published is not None:
                 notes.append(f"paper {shown(published)}")
-            cells.append((shown(values.get(key)), [note for note in notes if note]))
+            value = shown(values.get(key))
+            if key == "d_sys" and too_few(values):
+                value, notes = words.DASH, ["too few mated comparisons"]
+            cells.append((value, [note for note in notes if note]))
         rows.append((term, label, cells))
     return rows
+
+
+def too_few(values: dict[str, Any]) -> bool:
+    """Whether a relation has too few mated comparisons for D_sys."""
+    return words.finite(values.get("mated")) and values["mated"] < FEW_MATED
 
 
 def _panel(title: str, values: dict[str, Any], wanted: dict[str, tuple[str, str]]) -> plots.Panel | None:

@@ -16,7 +16,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from sface_jax.core import files
-from sface_jax.report import evidence, leakage, page, plots, tried, words
+from sface_jax.report import advice, evidence, leakage, page, plots, tried, words
 from sface_jax.report.tables import Cell, Table
 from sface_jax.report.tried import Part, part
 
@@ -64,7 +64,7 @@ def write_page(folder: epath.Path, audit: Part, pairs: Sequence[Mapping[str, Any
         folder: where to write.
         audit: what `audit.json` holds. What it lacks is left out, and said to be.
         pairs: flagged pictures to be shown, where that was asked for: "synthetic" and "authentic" (uint8 [h, w, 3]),
-            and "text". Authentic ones are blurred here, see `blurred`.
+            and "text"; "copy" where the synthetic one is a copy. Authentic ones and copies are blurred, see `blurred`.
     """
     verdict = part(audit, "verdict")
     attacks, sections = tried.attacks(audit), list(_sections(audit))
@@ -75,16 +75,18 @@ def write_page(folder: epath.Path, audit: Part, pairs: Sequence[Mapping[str, Any
         basis=_basis(audit),
         attacks=attacks,
         above=sum(attack.above is True for attack in attacks),
+        untested=sum(attack.above is None for attack in attacks),
+        decided_by=_rules(verdict),
         not_tried=tried.not_tried(audit),
         strength=tried.strength(audit),
         nothing_found=str(verdict.get("level", "")).startswith("not detected"),
-        caveats=verdict.get("caveats", []),
+        unknown=verdict.get("level") == tried.UNTESTED,
+        limits=_limits(audit),
         not_claimed=tried.NOT_CLAIMED,
-        to_do=tried.to_do(audit),
+        to_do=advice.to_do(audit),
         pairs=[_pair(pair) for pair in pairs],
         sections=[section for section in sections if not section.empty],
         empty=[section.title for section in sections if section.empty],
-        notes=audit.get("notes", []),
         glossary=words.GLOSSARY,
     )
     files.write_text(folder / "index.html", re.sub(r"(?<=\d) %", words.UNIT, made))  # a line never begins with %
@@ -97,13 +99,34 @@ def blurred(picture: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "s s 3"]:
 
 
 def _pair(pair: Mapping[str, Any]) -> tuple[str, str, str]:
-    return _uri(pair["synthetic"]), _uri(blurred(pair["authentic"])), pair["text"]
+    synthetic = blurred(pair["synthetic"]) if pair.get("copy") else pair["synthetic"]
+    return _uri(synthetic), _uri(blurred(pair["authentic"])), pair["text"]
 
 
 def _uri(picture: np.ndarray) -> str:
     buffer = io.BytesIO()
     Image.fromarray(picture).resize((_SHOWN, _SHOWN)).save(buffer, format="JPEG", quality=85)
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _limits(audit: Part) -> list[str]:
+    """What limits the audit, each once."""
+    told = []
+    for of, key in ((part(audit, "verdict"), "caveats"), (part(audit, "screening"), "notes"), (audit, "notes")):
+        told += [sentence[:1].upper() + sentence[1:] for sentence in of.get(key) or []]
+    return list(dict.fromkeys(told))
+
+
+def _rules(verdict: Part) -> int:
+    """How many findings the verdict on the dataset is the worst of."""
+    return sum(found.get("threat", tried.DATASET) == tried.DATASET for found in verdict.get("findings") or [])
+
+
+def _looked_at(size: Part) -> str:
+    """How many pictures of a set were compared, and of how many where these are not all."""
+    pictures, every = size.get("pictures"), size.get("pictures_in_all")
+    part_of = words.finite(pictures) and words.finite(every) and pictures < every
+    return f"{words.count(pictures)} of {words.count(every)}" if part_of else words.count(pictures)
 
 
 def _basis(audit: Part) -> str:
@@ -113,13 +136,11 @@ def _basis(audit: Part) -> str:
     if not (synthetic and members):
         return ""
     told = (
-        f"{words.count(synthetic.get('pictures'))} synthetic pictures were compared with "
-        f"{words.count(members.get('pictures'))} authentic ones of {words.count(members.get('identities'))} people who "
-        f"trained the generator"
+        f"{_looked_at(synthetic)} synthetic pictures were compared with {_looked_at(members)} authentic ones "
+        f"of {words.count(members.get('identities'))} people who trained the generator"
     )
     if heldout:
-        pictures, people = (words.count(heldout.get(key)) for key in ("pictures", "identities"))
-        told += f", and with {pictures} of {people} people whom it never saw"
+        told += f", and with {_looked_at(heldout)} of {words.count(heldout.get('identities'))} people whom it never saw"
     by = [f"“{name}”" for name in (audit.get("matcher"), *part(audit, "other_matchers"))]
     return f"{told}, by the matcher{'s' if len(by) > 1 else ''} {' and '.join(by)}."
 
@@ -178,7 +199,8 @@ def _sections(audit: Part) -> Iterator[Section]:
         "membership",
         "Membership",
         "Score of people whose pictures trained the generator against people it never saw. The attacks that count were "
-        "chosen before any was run; p-values of the others are adjusted for their number (Holm).",
+        "chosen before any was run; p-values of the others are adjusted for their number (Holm). Calibrated: "
+        "less the mean score with the most alike strangers.",
         evidence.membership,
         [
             (

@@ -98,6 +98,8 @@ def summarise(findings: Findings) -> dict[str, Any]:
         if len(teachers) == 1 and (teacher := networks.get(*teachers)):
             networks.setdefault("teacher", teacher)  # the same network under the name of what it does
     privacy = {key: value for key, value in findings.audit.items() if key not in ("score_sets", "other_matchers")}
+    if privacy.get("screening"):
+        privacy["screening"] = _without_pictures(privacy["screening"])
     if "relations" in privacy:
         privacy["relations"] = {
             name: {key: value for key, value in values.items() if key != "det"}
@@ -114,6 +116,12 @@ def summarise(findings: Findings) -> dict[str, Any]:
             "wall_seconds": {key: stage["seconds"] for key, stage in findings.stages.items()},
         }
     )
+
+
+def _without_pictures(screening: dict[str, Any]) -> dict[str, Any]:
+    """The figures of a screening without the pictures it flagged."""
+    bare = {key: value for key, value in screening.items() if key != "suspicious"}
+    return {key: _without_pictures(value) if key == "copies" and value else value for key, value in bare.items()}
 
 
 def _jsonable(value: Any) -> Any:

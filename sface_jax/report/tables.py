@@ -5,12 +5,16 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from sface_jax.report import words
 from sface_jax.report.tried import Part, one_in, part
 
 UNSUPPORTED = "\N{NO-BREAK SPACE}*"
 """Marks a figure behind which fewer than 30 events stand."""
+
+PRIMARY = "chosen beforehand"
+CALIBRATED = "calibrated score"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,10 +64,9 @@ def _tpr(rate: str, values: Part) -> Cell:
 
 
 def chosen(name: str, values: Part, primary: bool, unit: str) -> Cell:
-    """The name of an attack, whether it was chosen beforehand, and what it does by which unit."""
-    told = values.get("text", "")
-    by = f"by {unit}{': ' if told else ''}" if unit else ""
-    return Cell(f"{name}{', chosen beforehand' if primary else ''}", some(f"{by}{told}"))
+    """What an attack goes by, whether it was chosen beforehand, and by which unit it judges."""
+    told = values.get("text") or name.replace("_", " ")
+    return Cell(told.replace("calibrated_picture", CALIBRATED), some(unit and f"by {unit}", primary and PRIMARY))
 
 
 def share(values: Part, key: str) -> Cell:
@@ -77,6 +80,6 @@ def marked(shown: str, values: Part) -> str:
     return shown + (UNSUPPORTED if values.get("supported") is False or values.get("rule_of_30") is False else "")
 
 
-def some(*notes: str) -> list[str]:
+def some(*notes: Any) -> list[str]:
     """The notes that say something."""
     return [note for note in notes if note]

@@ -1,4 +1,4 @@
-"""What a privacy audit tried and what is to be done, in words for those who must decide."""
+"""What a privacy audit tried, and how much that weighs, in words for those who must decide."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 from sface_jax.report import words
 
 Part = dict[str, Any]
+
+DATASET, UNTESTED = "dataset", "could not be tested"
 
 NOT_CLAIMED = (
     "That the pictures are anonymous. A link that these attacks did not find may be found by others: a better matcher, "
@@ -32,7 +34,10 @@ class Attack:
         found: its figure.
         interval: the 95 % interval of that, or "".
         chance: what chance alone gives.
-        above: whether the figure is above chance beyond its interval; None where the figure does not tell.
+        above: whether the figure is above chance beyond its interval; None where it does not tell.
+        below: whether it is below chance beyond its interval.
+        finding: name and threat of the verdict's finding on it.
+        note: what else is to be known of the reading.
     """
 
     name: str
@@ -41,12 +46,37 @@ class Attack:
     interval: str
     chance: str
     above: bool | None
+    below: bool = False
+    finding: tuple[str, str] = ("", DATASET)
+    note: str = ""
 
 
 def attacks(audit: Part) -> list[Attack]:
-    """All attacks of which an audit has figures."""
+    """All attacks of which an audit has figures or a finding, read as its verdict reads them."""
     makers: tuple[Callable[[Part], Iterator[Attack]], ...] = (_matches, _linkage, _membership, _pictures, _networks)
-    return [attack for make in makers for attack in make(audit)]
+    made = [attack for make in makers for attack in make(audit)]
+    findings = {(found["name"], found.get("threat", DATASET)): found for found in _findings(audit)}
+    shown = {attack.finding for attack in made}
+    rest = [
+        Attack(name, str(found.get("text", "")), words.DASH, "", words.DASH, None, finding=(name, threat))
+        for (name, threat), found in findings.items()
+        if threat == DATASET and (name, threat) not in shown
+    ]
+    return [_read(attack, findings.get(attack.finding)) for attack in (*made, *rest)]
+
+
+def _findings(audit: Part) -> list[Part]:
+    return [found for found in part(audit, "verdict").get("findings") or [] if isinstance(found, dict)]
+
+
+def _read(attack: Attack, finding: Part | None) -> Attack:
+    """An attack with the reading of the verdict's finding, so that the two never differ."""
+    if finding is None:
+        return attack
+    level = str(finding.get("level"))
+    above = None if level == UNTESTED else not level.startswith("not detected")
+    differs = attack.above is not None and above is not attack.above
+    return dataclasses.replace(attack, above=above, note="see What decided" if differs else attack.note)
 
 
 def part(tree: Any, *keys: str) -> Part:
@@ -74,21 +104,33 @@ def above(values: Part, chance: Any) -> bool | None:
     return ends[0] > chance
 
 
-def _rate(name: str, tried: str, values: Part, chance: Any) -> Iterator[Attack]:
+def _rate(name: str, tried: str, values: Part, chance: Any, finding: str) -> Iterator[Attack]:
     if words.finite(values.get("rate")):
         shown = words.interval(values.get("interval"), words.percent)
-        yield Attack(name, tried, words.percent(values["rate"]), shown, words.percent(chance), above(values, chance))
+        found = words.percent(values["rate"]), shown, words.percent(chance)
+        yield Attack(name, tried, *found, above(values, chance), finding=(finding, DATASET))
 
 
-def _couples(name: str, tried: str, values: Part) -> Iterator[Attack]:
+def _couples(name: str, tried: str, values: Part, finding: str, threat: str = DATASET) -> Iterator[Attack]:
     """An AUC is the share of couples, one of each kind, that are told apart rightly."""
     if words.finite(values.get("auc")):
-        shown = words.interval(values.get("interval"), words.percent)
-        chance = f"{words.percent(0.5, 0)} of couples"
-        yield Attack(name, tried, f"{words.percent(values['auc'])} of couples", shown, chance, above(values, 0.5))
+        ends = values.get("interval")
+        shown = words.interval(ends, words.percent)
+        below = bool(shown) and ends[1] < 0.5
+        found = f"{words.percent(values['auc'])} of couples", shown, f"{words.percent(0.5, 0)} of couples"
+        note = "see limits" if below and finding == "membership" else ""
+        yield Attack(name, tried, *found, above(values, 0.5), below, (finding, threat), note)
 
 
 def _matches(audit: Part) -> Iterator[Attack]:
+    related = part(audit, "relations", "authentic_synthetic")
+    yield from _couples(
+        "same label, ranked",
+        "Given two pairs of an authentic and a synthetic picture, one of them of one label, tell which by the higher "
+        "score.",
+        {"auc": related.get("auc"), "interval": related.get("auc_interval")},
+        "label separation",
+    )
     same = part(audit, "match_rates", "authentic_synthetic")
     key = headline_rate(same)
     values, different = part(same, key), part(audit, "match_rates", "authentic_synthetic_different", key)
@@ -101,6 +143,7 @@ def _matches(audit: Part) -> Iterator[Attack]:
         f"{one_in(key)} pairs of authentic strangers would match.",
         values,
         chance,
+        "match rate",
     )
 
 
@@ -112,6 +155,7 @@ def _linkage(audit: Part) -> Iterator[Attack]:
         "Take one synthetic picture and name the authentic person who looks most like it.",
         rank1,
         rank1.get("chance"),
+        "label recovery",
     )
     pooled = part(linkage, "pooled", "all", "mean", "rank1")
     yield from _rate(
@@ -119,6 +163,7 @@ def _linkage(audit: Part) -> Iterator[Attack]:
         "Take all pictures of a synthetic identity together, and name the authentic person most like them.",
         pooled,
         pooled.get("chance"),
+        "pooled linkage",
     )
 
 
@@ -128,51 +173,105 @@ def _membership(audit: Part) -> Iterator[Attack]:
         "Given a person who trained the generator and one it never saw, tell which is which by how near the synthetic "
         "pictures come to theirs.",
         part(audit, "membership", "identity"),
+        "membership",
     )
     yield from _couples(
         "which picture",
         "Given two pictures of one member, one of which trained the generator, tell which.",
         part(audit, "membership", "memorised"),
+        "memorised pictures",
     )
     yield from _couples(
         "who, by discriminator",
         "The same of persons, by one who also has the generator's discriminator.",
         part(audit, "discriminator", "identity"),
+        "discriminator",
+        "the discriminator",
     )
     yield from _couples(
         "which, by discriminator",
         "The same of pictures of one member, by one who also has the discriminator.",
         part(audit, "discriminator", "memorised"),
+        "discriminator",
+        "the discriminator, by picture",
     )
 
 
 def _pictures(audit: Part) -> Iterator[Attack]:
-    rates = part(audit, "screening", "rates")
-    tested = {key: values["p_value"] for key, values in rates.items() if words.finite(values.get("p_value"))}
-    key = min(tested, key=tested.get) if tested else headline_rate(rates)  # where the excess is least likely by chance
-    values = part(rates, key)
-    if values:
-        yield Attack(
-            "single leaks",
-            "Search every synthetic picture for a member it shows, with a threshold that flags "
-            f"{one_in(key)} pictures where there is nothing to find.",
-            f"{words.count(values.get('links'))} links",
-            "",
-            f"{words.plain(values.get('expected'))} links, {words.interval(values.get('interval'), words.plain)}",
-            part(audit, "screening").get("noticed"),
-        )
+    yield from _leaks(part(audit, "screening"))
     copies = part(audit, "screening", "copies")
     members, heldout = part(copies, "members"), part(copies, "heldout")
-    expected = words.plain(heldout.get("expected_among_members"))
     if members:
+        theirs = f"of held-out people: {_copies(heldout)}" if any(map(heldout.get, ("equal", "alike"))) else ""
+        expected = heldout.get("expected_among_members")
         yield Attack(
             "copies",
-            "Search for synthetic pictures that are a member's picture, pixel by pixel or but for small changes.",
-            f"{words.count(members.get('equal'))} equal, {words.count(members.get('alike'))} nearly so",
-            "",
-            f"0 equal, {expected} nearly so" if heldout else "0 equal",
+            COPIES.get(copies.get("of"), COPIES["pixels"]),
+            _copies(members),
+            theirs,
+            f"{words.plain(expected)} in all" if words.finite(expected) else "0 equal",
             True if members.get("equal") else None,
+            finding=("copies", DATASET),
+            note="see limits" if heldout.get("equal") else "",
         )
+
+
+COPIES = {
+    "pixels": "Search for synthetic pictures that are a member's picture, pixel by pixel or but for small changes.",
+    "embedding": "Search for synthetic embeddings that equal a member's; what was edited escapes.",
+}
+"""How copies were sought: of pictures, and where there are embeddings alone."""
+
+
+def _copies(values: Part) -> str:
+    return f"{words.count(values.get('equal'))} equal, {words.count(values.get('alike'))} nearly so"
+
+
+def _leaks(found: Part) -> Iterator[Attack]:
+    """The test of the screening with the smallest p-value: of links at a rate, or of the strongest one."""
+    rates, strongest = part(found, "rates"), part(found, "strongest")
+    tests = {key: values for key, values in rates.items() if isinstance(values, dict)} | {"": strongest}
+    tested = {key: values["p_value"] for key, values in tests.items() if words.finite(values.get("p_value"))}
+    key = min(tested, key=tested.get) if tested else headline_rate(rates)
+    asked, shown = "Search every synthetic picture for a member it shows", {"finding": ("leaked pictures", DATASET)}
+    if key:
+        values = tests.get(key, {})
+        which = f" (of {words.plural(len(rates), 'rate')} the one with the smallest p-value)" if key in tested else ""
+        ends = words.interval(values.get("interval"), words.plain)
+        expected = words.links(values.get("expected"))
+        yield Attack(
+            "single leaks",
+            f"{asked}, at {one_in(key)} false alarms{which}. {per_search(found)}",
+            words.links(values.get("links")),
+            "",
+            f"{expected} ({ends})" if ends else expected,
+            found.get("noticed"),
+            **shown,
+        )
+    elif words.finite(strongest.get("score")):
+        why = ", the test with the smallest p-value" if rates else ", as the sets are too small for a rate"
+        yield Attack(
+            "single leaks",
+            f"{asked}. What counts is the strongest link{why}.",
+            f"score {words.decimal(strongest['score'])}",
+            "",
+            f"{words.links(strongest.get('expected_by_chance'))} so strong",
+            found.get("noticed"),
+            **shown,
+        )
+
+
+def per_search(found: Part) -> str:
+    """Of how many people a false positive rate of the screening is, in a sentence."""
+    people, others = found.get("people"), found.get("null_people")
+    if not (words.finite(people) and words.finite(others) and others):
+        return "The rate is that of links by chance."
+    if people == others:
+        return f"The rate is per search among {words.count(others)} people."
+    return (
+        f"The rate is per search among as many people as are held out ({words.count(others)}); among the "
+        f"{words.count(people)} members chance makes {words.count(people)}/{words.count(others)} times as many."
+    )
 
 
 def _networks(audit: Part) -> Iterator[Attack]:
@@ -183,11 +282,15 @@ def _networks(audit: Part) -> Iterator[Attack]:
                 f"recogniser {name}",
                 "By this recogniser alone, tell people whom its teacher, or the generator, knew from others.",
                 values,
+                "released recogniser",
+                f"the recogniser {name}",
             )
             yield from _couples(
                 f"recogniser {name}, with its classifier",
                 "The same, by one who also has the classifier that it was trained with.",
                 part(values, "attacks", "class_centre"),
+                "released recogniser",
+                f"the recogniser {name} with its classifier",
             )
 
 
@@ -196,9 +299,9 @@ def not_tried(audit: Part) -> list[str]:
     told = []
     if not part(audit, "match_rates", "authentic_synthetic"):
         told.append("Links by label: the synthetic labels are not known to stand for authentic identities.")
-    if not part(audit, "membership"):
+    if not part(audit, "membership") and not part(audit, "sets", "heldout"):
         told.append("Who trained the generator: there are no people whom it never saw to compare with.")
-    elif not part(audit, "membership", "memorised"):
+    elif not part(audit, "membership", "memorised") and not part(audit, "sets", "unseen"):
         told.append("Which pictures trained the generator: no pictures of its people were kept from it.")
     if not part(audit, "screening"):
         told.append("Single pictures that show a member: they were not searched for.")
@@ -223,24 +326,38 @@ def strength(audit: Part) -> list[str]:
             at = rates[key]
             told.append(
                 f"Of {words.count(values.get('planted'))} planted leaks of the kind “{KINDS.get(kind, kind)}”, "
-                f"{words.percent(at.get('tpr'))} were found ({words.interval(at.get('interval'), words.percent)}) at "
-                f"{one_in(key)} false alarms.{_least(part(values, 'shares'))}"
+                f"{words.percent(at.get('tpr'))}{_in_brackets(at)} were found at {one_in(key)} false alarms."
+                f"{_least(audit, part(values, 'shares'))}"
             )
     shuffled = part(audit, "controls", "shuffled")
     if words.finite(shuffled.get("auc")):
-        told.append(
-            f"With the labels shuffled no link may remain: the AUC is then {shuffled['auc']:.3f} (0.5 is chance)."
-        )
+        told.append(f"With the labels shuffled the AUC is {shuffled['auc']:.3f} (0.5 is chance){_shuffled(shuffled)}.")
     told += _power(part(audit, "power"))
-    others = list(part(audit, "other_matchers").values())
-    if others:
-        agree = sum(_level(other) == _level(audit) for other in others)
-        told.append(f"Further matchers that reach the same verdict: {agree} of {len(others)}.")
+    levels = {name: level(other) for name, other in part(audit, "other_matchers").items()}
+    if any(levels.values()):
+        told.append(
+            f"Verdicts of further matchers: {'; '.join(f'{name}, {own}' for name, own in levels.items() if own)}."
+        )
     return told
 
 
-def _level(audit: Part) -> Any:
-    return part(audit, "verdict").get("level")
+def level(audit: Part) -> str:
+    """That of the verdict; "" where there is none."""
+    return str(part(audit, "verdict").get("level") or "")
+
+
+def _in_brackets(values: Part) -> str:
+    shown = words.interval(values.get("interval"), words.percent)
+    return f" ({shown})" if shown else ""
+
+
+def _shuffled(found: Part) -> str:
+    if not words.finite(found.get("rate")):
+        return ""
+    return (
+        f", and {words.percent(found['rate'])}{_in_brackets(found)} of the pairs match at FMR 1e-2, against "
+        f"{words.percent(found.get('expected_rate'))} of those of truly different labels"
+    )
 
 
 def _power(power: Part) -> Iterator[str]:
@@ -274,60 +391,41 @@ KINDS = {
 """What leaks of each planted kind are."""
 
 
-def _least(shares: Part) -> str:
-    """The smallest share of such leaks in the set that the audit notices."""
-    noticed = [share for share, values in shares.items() if isinstance(values, dict) and values.get("noticed")]
-    if not shares:
-        return ""
-    if all(values.get("noticed") is None for values in shares.values() if isinstance(values, dict)):
-        return " Whether a few more would be noticed cannot be told: the set stands out as it is."
+def _least(audit: Part, shares: Part) -> str:
+    """The smallest number of such leaks in the set that the audit notices."""
+    known = [values for values in shares.values() if isinstance(values, dict) and words.finite(values.get("pictures"))]
+    told = [values for values in known if values.get("noticed") is not None]
+    if not told:
+        return " Whether a few more would be noticed cannot be told: the set stands out as it is." if known else ""
+    noticed = [values for values in told if values["noticed"]]
     if not noticed:
-        return f" Even {words.percent(max(map(float, shares)))} of the set made of such leaks would go unnoticed."
-    return f" {words.percent(min(map(float, noticed)))} of the set made of such leaks would be noticed."
+        return _said(audit, max(told, key=_size), "Even ", "go unnoticed")
+    return _said(audit, min(noticed, key=_size), "", "be noticed")
 
 
-def to_do(audit: Part) -> list[str]:
-    """What to do, the most urgent first."""
-    level, told = str(_level(audit) or ""), []
-    if level and not level.startswith("not detected"):
-        told.append(
-            "Handle the dataset as the pictures it was made from: the same people may see it, for the same purposes."
-        )
-    remedy = part(audit, "remedy")
-    if remedy.get("excluded"):
-        kept = f" {words.count(remedy['kept'])} remain." if words.finite(remedy.get("kept")) else ""
-        where = f" They are listed in {remedy['list']}." if remedy.get("list") else ""
-        told.append(
-            f"Leave out the {words.count(remedy['excluded'])} synthetic pictures that are flagged.{kept}{where}"
-        )
-        if remedy.get("filtered"):
-            told.append("Hand on the dataset without them, which was written, and not the one that was audited.")
-        if remedy.get("unused_judge"):
-            told.append(
-                f"See under Remedy whether that was enough: the matcher “{remedy.get('judge')}”, which had no part in "
-                "the choice, has audited what remains."
-            )
-        else:
-            told.append(
-                "Audit what remains with a matcher that had no part in the choice: leaving out what one matcher flags "
-                "hides it from that matcher first."
-            )
-    if level and not level.startswith("not detected"):
-        told.append(
-            "Where the link is of labels and not of single pictures, leaving pictures out will not end it: draw with "
-            "less likeness to the training identities (fewer steps of training, lower psi, mixed labels), and compare "
-            "by configs/frontier.py what that costs in accuracy."
-        )
-    if not part(audit, "membership"):
-        told.append(
-            "Before the next generator is trained, hold out people for the audit (--config.heldout_identities of stage "
-            "prepare, or a folder of others for --config.heldout)."
-        )
-    if not part(audit, "other_matchers"):
-        told.append("Add a matcher of another make to --config.matchers: two that agree are worth more than one.")
-    if not part(audit, "controls", "planted"):
-        told.append(
-            "Switch the planted controls on (--config.planted=100), without which it is not known what is found."
-        )
-    told.append("Audit again whenever the generator, the draw or the list of identities changes.")
-    return told
+def _size(values: Part) -> float | int:
+    return values["pictures"]
+
+
+def _said(audit: Part, values: Part, even: str, would: str) -> str:
+    draws = of_draws(values)
+    return f" {even}{planted_in(audit, values)} of this kind in the set would {would}{f' ({draws})' if draws else ''}."
+
+
+def planted_in(audit: Part, values: Part) -> str:
+    """How much of the set a control replaced: "1 picture in 455 (0.22 %)"."""
+    pictures, share = values.get("pictures"), values.get("share")
+    size = part(audit, "screening").get("pictures")
+    if not words.finite(share) and words.finite(size) and words.finite(pictures) and size:
+        share = pictures / size
+    if not words.finite(share) or not share or not words.finite(pictures):
+        return words.plural(pictures, "picture")
+    return f"{words.plural(pictures, 'picture')} in {words.count(round(pictures / share))} ({words.percent(share, 2)})"
+
+
+def of_draws(values: Part) -> str:
+    """In how many draws of such leaks the set was noticed; "" where that is not told."""
+    drawn = values.get("noticed_of")
+    if not isinstance(drawn, list) or len(drawn) != 2 or not all(map(words.finite, drawn)):
+        return ""
+    return f"seen in {words.count(drawn[0])} of {words.count(drawn[1])} draws"

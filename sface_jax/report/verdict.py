@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 
-from sface_jax.report import words
+from sface_jax.report import tried, words
 from sface_jax.report.findings import Findings
 from sface_jax.report.leakage import Leakage
+from sface_jax.report.tried import UNTESTED
 from sface_jax.report.utility import Benchmark
 
 
@@ -50,8 +51,10 @@ def private(leakage: Leakage | None) -> Answer | None:
     if leakage is None:
         return None
     rate, level = leakage.headline, leakage.verdict.get("level", "")
-    decisive = [found["name"] for found in leakage.verdict.get("findings", []) if found["level"] == level]
-    if rate is None or (decisive and "match rate" not in decisive):
+    findings = leakage.verdict.get("findings", [])
+    decisive = [found["name"] for found in findings if found["level"] == level]
+    told = level.startswith("not detected") or not findings or "match rate" in decisive
+    if rate is None or level == UNTESTED or not told:
         # a match rate that shows nothing must not stand large where another attack has found something
         return Answer("Private?", level.capitalize(), "", leakage.verdict.get("summary", ""), leakage.tone)
     text = (
@@ -122,10 +125,12 @@ def not_claimed(findings: Findings) -> list[str]:
     claims = [
         "That the pictures are anonymous: the audit says what its attacks found, not that nothing is to be found."
     ]
+    attacked = tried.part(findings.audit, "released", "networks")
     if {"distillation", "combined"} & {*findings.verification, *findings.recognition_logs}:
         claims.append(
             "That the recognisers are safe to release. The teacher saw the authentic pictures, so what it taught "
-            "(distillation, combined) is a second way for them to leak, and it is not measured here."
+            "(distillation, combined) is a second way for them to leak, "
+            + ("which the audit attacks: see its own page." if attacked else "and it is not measured here.")
         )
     if findings.procedural:
         claims.append(

@@ -127,6 +127,11 @@ def plain(value: object) -> str:
     return f"{value:,.0f}" if abs(value) >= 10 or value == int(value) else f"{value:.2g}"
 
 
+def links(value: object) -> str:
+    """20.0 -> "20 links", 1 -> "1 link"."""
+    return f"{plain(value)} link{'s' if value != 1 else ''}"
+
+
 def plural(number: object, word: str) -> str:
     """2, "picture" -> "2 pictures"."""
     return f"{count(number)} {word}{'s' if number != 1 else ''}"

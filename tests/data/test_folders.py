@@ -16,9 +16,11 @@ def test_lists_in_natural_order_and_passes_over_other_files(face_folder):
     (root / "s1" / "Thumbs.db").write_text("no picture")
     (root / "s1" / ".hidden.png").write_text("no picture")
     (root / "empty").mkdir()
+    (root / "beside.pgm").write_text("no identity")
     found = folders.scan(root)
     assert list(found) == [f"s{i}" for i in range(1, 12)]
     assert [path.name for path in found["s1"]] == [f"{i}.pgm" for i in range(1, 11)]
+    assert [path.name for path in folders.passed_over(root)] == ["beside.pgm", "Thumbs.db"]
 
 
 @pytest.mark.parametrize(

@@ -56,12 +56,14 @@ def test_audit_of_datasets(workdir):
     assert rate["ratio_to_chance"] == pytest.approx(rate["rate"] / rate["fmr"])
     assert found["controls"]["planted"]["kinds"]["exact"]["planted"] == 5
     assert found["linkage"]["pooled"]["all"]["mean"]["rank1"]["chance"] == 1 / 6
-    assert found["labels"] == {"shared": 6} and found["screening"]["copies"]["members"]["equal"] == 0
+    assert found["labels"] == {"shared": 6, "how": "number"} and found["screening"]["copies"]["members"]["equal"] == 0
     assert result["level"] == found["verdict"]["level"]
     assert result["eer"] == found["relations"]["authentic_synthetic"]["eer"]
     (folder, told, pairs) = shown[0]
     assert folder == workdir / "privacy" and told == found
-    assert len(pairs) == min(len(found["screening"]["suspicious"]), 12)
+    suspicious = [*found["screening"]["suspicious"], *found["screening"]["copies"]["suspicious"]]
+    assert len(pairs) == min(len({row["picture"] for row in suspicious}), 12)
+    assert not any({"member", "identity"} & set(row) for row in suspicious)
     assert not (workdir / "privacy" / "matching").exists()
 
 
@@ -82,17 +84,19 @@ def test_folders_named_alike_are_audited_like_datasets(workdir, tmp_path):
 
 def test_embeddings_are_audited_without_a_network(tmp_path):
     rng = np.random.default_rng(0)
-    for name, labels in (("a", np.repeat(np.arange(8), 4)), ("s", np.repeat(np.arange(8), 3)), ("h", None)):
-        count = 12 if labels is None else len(labels)
-        np.save(tmp_path / f"{name}.npy", rng.standard_normal((count, 16), np.float32))
-        if labels is not None:
-            np.save(tmp_path / f"{name}.labels.npy", labels)
+    for name, labels in (
+        ("a", np.repeat(np.arange(8), 4)),
+        ("s", np.repeat(np.arange(8), 3)),
+        ("h", np.repeat(np.arange(20, 26), 2)),
+    ):
+        np.save(tmp_path / f"{name}.npy", rng.standard_normal((len(labels), 16), np.float32))
+        np.save(tmp_path / f"{name}.labels.npy", labels)
     paths = {key: f"{tmp_path}/{name}.npy" for key, name in (("authentic", "a"), ("synthetic", "s"), ("heldout", "h"))}
-    changes = paths | {"output": f"{tmp_path}/out", "released": ("combined",), "generator": "nowhere"}
+    changes = paths | {"output": f"{tmp_path}/out", "generator": str(tmp_path)}
     found = audit.run(config(tmp_path, matchers=("theirs",), **changes), epath.Path(tmp_path))
     assert found["matcher"] == "theirs" and 0 < found["membership_auc"] < 1
     told = files.read_json(tmp_path / "out" / "audit.json")
-    assert told["released"] == told["discriminator"] == {} and "copies" not in told["screening"]
+    assert told["released"] == told["discriminator"] == {} and told["screening"]["copies"]["of"] == "embedding"
     assert set(told["controls"]["planted"]["kinds"]) == {"exact", "other"}
 
 
@@ -131,6 +135,8 @@ def test_what_is_flagged_is_left_out_and_the_rest_judged_by_another(workdir, tmp
     assert (tmp_path / "filtered" / "manifest.json").read_text() == made
     with pytest.raises(UserError, match="is there already"):
         audit.run(config(workdir, **changes | {"filtered": f"{workdir}/synthetic"}), workdir)
+    with pytest.raises(UserError, match="only 20 of 42 synthetic pictures would be screened"):
+        audit.run(config(workdir, **changes | {"max_pictures": 20}), workdir)
     with pytest.raises(
         UserError, match="is not written, all else is: these sets support no false positive rate of 1e-3"
     ):
@@ -181,6 +187,11 @@ def test_a_section_is_written_whatever_could_not_be_measured(workdir):
         ({"matchers": ()}, "--config.matchers"),
         ({"synthetic": "nowhere"}, "nowhere"),
         ({"exclude_rate": 0.5}, "one of config.rates"),
+        ({"rates": (5.0,)}, "between 0 and 1"),
+        ({"flip": "foo"}, "is none of none, sum, concatenate"),
+        ({"output": ""}, "config.output is empty"),
+        ({"generator": "nowhere"}, "there is no folder nowhere"),
+        ({"released": ("nobody",)}, "there is no network nobody"),
         ({"exclude_rate": 0.0, "filtered": "there"}, "which pictures are to be left out"),
     ],
 )

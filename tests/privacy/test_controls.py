@@ -42,7 +42,9 @@ def test_planted_leaks_are_found_by_kind_and_share():
     assert exact["rates"]["1e-3"]["interval"][0] == pytest.approx(0.025 ** (1 / 40))
     assert exact["near_duplicates"]["rate"] == 1 and other["near_duplicates"] is None
     assert 1 >= edited["rates"]["1e-2"]["tpr"] >= other["rates"]["1e-2"]["tpr"] > 0.5
-    assert {key: share["pictures"] for key, share in exact["shares"].items()} == {"1e-2": 12, "1e-3": 1, "1e-4": 1}
+    assert {key: share["pictures"] for key, share in exact["shares"].items()} == {"1e-2": 12, "1e-3": 1}
+    assert exact["shares"]["1e-3"]["share"] == pytest.approx(1 / 1200)
+    assert exact["shares"]["1e-2"]["noticed_of"] == [controls.DRAWS, controls.DRAWS]
     assert exact["shares"]["1e-2"]["found"]["1e-2"] == 12 and exact["shares"]["1e-2"]["noticed"]
     assert exact["shares"]["1e-2"]["false_alarms"]["1e-2"] == pytest.approx(12 * 60 / 40)
 

@@ -4,6 +4,8 @@ import numpy as np
 
 from sface_jax.core import pictures
 from sface_jax.privacy.attacks import copies
+from sface_jax.privacy.relations import Faces
+from tests.privacy.crowd import people
 from tests.verification import tiny
 
 
@@ -37,3 +39,12 @@ def test_copies_are_found_with_their_origins():
     told = copies.figures(found, none, scale=4.0, listed=1)
     assert told["members"] == {"equal": 2, "alike": 2} and told["heldout"]["expected_among_members"] == 0
     assert told["suspicious"] == [{"picture": 3, "member": 11, "similarity": 1.0, "mirrored": False, "equal": True}]
+
+
+def test_equal_embeddings_are_copies():
+    authentic, synthetic = people(40, 3), people(30, 2, first=100)
+    embeddings = synthetic.embeddings.copy()
+    embeddings[[4, 9]] = authentic.embeddings[[7, 60]]
+    found = copies.find_equal(Faces(embeddings, synthetic.labels), authentic)
+    assert found.pictures.tolist() == [4, 9] and found.origins.tolist() == [7, 60]
+    assert found.counts() == {"equal": 2, "alike": 0} and not len(copies.find_equal(synthetic, authentic).pictures)

@@ -120,3 +120,16 @@ def test_what_does_not_fit_is_refused():
         matching.match(two, three, np.zeros(2, int))
     with pytest.raises(ValueError, match="1 of the 2 embeddings of the query are not finite"):
         matching.match(np.float32([[1, 0, 0], [np.nan, 0, 0]]), three)
+
+
+def test_no_neighbours_and_endless_thresholds_are_refused():
+    two = np.ones((2, 3), np.float32)
+    for options in ({"top_k": 0}, {"thresholds": (np.nan,)}):
+        with pytest.raises(ValueError, match="top_k must be 1 or more and thresholds finite"):
+            matching.match(two, two, **options)
+
+
+@pytest.mark.parametrize("n", [2, 3, 7])
+def test_pairs_are_numbered_in_order(n):
+    first, second = matching._pair(np.arange(n * (n - 1) // 2), n)
+    np.testing.assert_array_equal((first, second), np.triu_indices(n, 1))

@@ -146,6 +146,7 @@ def test_mistakes_are_told(workdir, changes, message):
     [
         ("Ann_Lee", "Ann_Lee", same_names.EQUAL),
         ("Ann_Lee", "ann lee", same_names.NORMALISED),
+        ("Ann_Lee", "LEE, Ann", same_names.NORMALISED),
         ("Jörg_Weiß", "joerg weiss", None),
         ("Ségolène_Royal", "segolene-royal_0012", same_names.NORMALISED),
         ("face_00001", "face_00002", None),

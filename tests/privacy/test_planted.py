@@ -42,7 +42,7 @@ def test_leaks_are_counted_by_kind_share_and_rate(workdir, tmp_path):
     assert exact["planted"] == 30 and exact["rank1"] == exact["copies"] == 1
     assert all(share["pictures"] == 1 and share["with_a_copy"] == 2 for share in exact["shares"].values())
     text = (workdir / "planted" / "planted.md").read_text()
-    assert "| exact | 0.01 % | 1 |" in text and "not tried" in text
+    assert "| exact | 1 % | 1 |" in text and "not tried" in text
 
 
 @pytest.mark.parametrize(

@@ -29,22 +29,26 @@ def made(tmp_path):
 
 def test_the_list_names_what_is_flagged_and_no_authentic_picture(tmp_path):
     members, others, fresh = people(60, 4), people(40, 4, first=100), people(300, 4, first=1000)
-    synthetic = Faces(np.concatenate([members.embeddings[:30], fresh.embeddings]), np.zeros(1230, int))
+    synthetic = Faces(np.concatenate([members.embeddings[:30], fresh.embeddings]), np.arange(1230))
     found = screen(synthetic, members, others)
     rows = remedy.exclude(found, "1e-3")
     assert set(range(30)) <= set(rows.tolist()) and (np.diff(rows) > 0).all()
-    assert remedy.write_list(tmp_path / remedy.LIST, found, "1e-3", lambda row: f"a/{row}") == len(rows)
+    positions, path = 1000 + np.arange(len(synthetic)), tmp_path / remedy.LIST
+    none = np.zeros(0, np.int64)
+    assert remedy.write_list(path, found, "1e-3", positions, lambda row: f"a/{row}", none) == len(rows)
     with (tmp_path / remedy.LIST).open() as file:
         table = list(csv.DictReader(file, delimiter="\t"))
-    assert tuple(table[0]) == remedy.HEADER and sorted(int(line["row"]) for line in table) == rows.tolist()
-    assert all(line["picture"] == f"a/{line['row']}" and line["rate"] == "1e-3" for line in table)
+    assert tuple(table[0]) == remedy.HEADER and sorted(int(line["position"]) - 1000 for line in table) == rows.tolist()
+    assert all(line["picture"] == f"a/{int(line['position']) - 1000}" and line["rate"] == "1e-3" for line in table)
     kept = remedy.without(synthetic, rows)
     again = screen(kept, members, others)
     compared = remedy.compare({"screening": found.figures()}, {"screening": again.figures()})
     links = next(row for row in compared if row["name"] == "links at FPR 1e-3")
     assert links["before"] >= 30 > links["after"] and links["chance"] == pytest.approx(1.5)
-    with pytest.raises(UserError, match="cannot support a false positive rate of 1e-5"):
-        remedy.exclude(found, "1e-5")
+    # a rate that these pictures cannot support flags none: copies are all that is listed
+    assert not len(remedy.exclude(found, "1e-5"))
+    assert remedy.write_list(path, found, "1e-5", positions, str, np.array([3, 5])) == 2
+    assert path.read_text().splitlines()[1:] == ["1003\t3\t\tcopy\t", "1005\t5\t\tcopy\t"]
 
 
 def test_a_dataset_without_pictures_is_a_dataset(made, tmp_path):

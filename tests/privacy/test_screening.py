@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from sface_jax.privacy.attacks.screening import AUTHENTIC, HELDOUT, screen
+from sface_jax.core.errors import UserError
+from sface_jax.privacy.attacks.screening import AUTHENTIC, HELDOUT, Found, screen
 from sface_jax.privacy.relations import Faces
 from tests.privacy.crowd import people, unit
 
@@ -63,13 +64,69 @@ def test_without_heldout_people_less_is_claimed():
     assert found["null"] == AUTHENTIC and found["rates"]["1e-2"]["p_value"] is None
     assert found["rates"]["1e-2"]["interval"] is None and "Without held-out people" in found["notes"][0]
     assert found["rates"]["1e-2"]["expected"] == pytest.approx(2 * 1200 * 60 / (240 * 59))
-    more = screen(FRESH, people(60, 8), OTHERS)
-    assert more.figures()["rates"]["1e-2"]["p_value"] is None and "more pictures" in more.figures()["notes"][0]
+
+
+def test_members_with_more_pictures_are_tested_with_as_many_as_others():
+    members = people(60, 12)
+    found = screen(FRESH, members, OTHERS)
+    told = found.figures()
+    assert told["drawn"] and "other numbers of pictures" in told["notes"][0] and not told["noticed"]
+    assert len(found.links.scores) == len(found.tested.scores) and found.links.scores.sum() > found.tested.scores.sum()
+    rate = told["rates"]["1e-2"]
+    assert rate["listed"] > rate["flagged"] and rate["interval"][0] <= rate["links"] <= rate["interval"][1]
+
+
+def test_pictures_beyond_chance_are_counted():
+    rate = screen(with_leaks(50), MEMBERS, OTHERS).figures()["rates"]["1e-3"]
+    assert rate["flagged"] == rate["listed"] > 40 and rate["expected_flagged"] == pytest.approx(60 / 40, abs=0.1)
+    assert 20 < rate["excess_low"] <= rate["flagged"] and rate["p_adjusted"] == pytest.approx(3 * rate["p_value"])
+    found = screen(FRESH, MEMBERS, OTHERS)
+    assert len(found.flagged_by_null("1e-2").scores) <= 12 and not len(found.flagged_by_null("1e-9").scores)
+    assert (found.flagged_by_null("1e-2").people >= 100).all()
+
+
+def test_repeated_pictures_are_no_evidence():
+    noticed = 0
+    for seed in range(10):
+        few = people(15, 1, first=2000 + 20 * seed)
+        again = Faces(np.repeat(few.embeddings, 40, axis=0), np.arange(600))
+        noticed += screen(again, MEMBERS, OTHERS, seed=seed).figures(0)["strongest"]["p_value"] < 0.05
+    assert noticed <= 1
+
+
+def test_one_person_under_two_labels_hides_no_copies():
+    leaky, labels = FRESH.embeddings.copy(), people(60, 8).labels.copy()
+    leaky[:20] = people(60, 8).embeddings[100:420:16]
+    for person in range(4):
+        labels[person * 8 + 4 : person * 8 + 8] = 500 + person
+    members = Faces(people(60, 8).embeddings, labels)
+    found = screen(Faces(leaky, FRESH.labels), members).figures()
+    assert found["same_people"] == 4 and "two labels" in found["notes"][1] and found["noticed"]
+    assert screen(FRESH, people(60, 8)).figures()["same_people"] == 0
+
+    both = people(4, 4, seed=3)  # the first members, held out
+    others = Faces(
+        np.concatenate([OTHERS.embeddings, both.embeddings]), np.concatenate([OTHERS.labels, both.labels + 900])
+    )
+    found = screen(with_leaks(50), MEMBERS, others).figures()
+    assert found["same_people"] == 4 and found["null_people"] == 40 and "4 held-out people" in found["notes"][0]
+    assert found["rates"]["1e-3"]["p_value"] < 0.01
+    with pytest.raises(UserError, match="every held-out person"):
+        screen(FRESH, MEMBERS, Faces(MEMBERS.embeddings, MEMBERS.labels + 500))
+
+
+def test_nothing_is_tested_where_people_are_not_known():
+    found = screen(with_leaks(50), MEMBERS, OTHERS, people_known=False)
+    told = found.figures()
+    assert found.p_values() == {} and told["noticed"] is None and told["suspicious"] and "not known" in told["notes"][0]
+    assert told["rates"]["1e-3"]["p_value"] is None and told["rates"]["1e-3"]["excess_low"] is None
 
 
 def test_replaced_pictures_are_screened_as_if_they_had_been_there():
     rows = np.arange(50)
     leaky, clean = screen(with_leaks(50), MEMBERS, OTHERS), screen(FRESH, MEMBERS, OTHERS)
-    again = clean.replaced(rows, leaky.links.of_pictures(rows), leaky.null.of_pictures(rows), len(rows))
+    chosen = np.arange(len(FRESH)) < len(rows)
+    found = Found(*(links.of_pictures(chosen) for links in (leaky.links, leaky.tested, leaky.null)))
+    again = clean.replaced(rows, found, len(rows))
     assert again.thresholds == leaky.thresholds and again.p_value() == leaky.p_value()
     np.testing.assert_array_equal(again.links.scores, leaky.links.scores)

@@ -13,8 +13,9 @@ from configs import privacy
 from sface_jax.core import files, pictures
 from sface_jax.core.errors import UserError
 from sface_jax.data import formats
-from sface_jax.privacy.inputs import given, numbering, sets, sources
-from sface_jax.privacy.inputs.entries import parse
+from sface_jax.privacy.inputs import given, listed, numbering, sets
+from sface_jax.privacy.inputs.entries import parse, refuse_equal
+from sface_jax.privacy.inputs.sources import Source
 from tests.verification import tiny
 
 PEOPLE = ("ann", "ben", "cia")
@@ -38,7 +39,7 @@ def opened(*paths, **changes) -> sets.Sets:
     return sets.open_sets(config(*paths, **changes), ["m"])
 
 
-def by_name(source: sources.Source) -> dict[str, int]:
+def by_name(source: Source) -> dict[str, int]:
     return {name: number for number, name in source.names.items()}
 
 
@@ -53,7 +54,10 @@ def test_any_format_gives_the_same_pictures(here):
     paths = [folder, *(f"{here}/{name}" for name in ("a.rec", "a.tar", "a.parquet"))]
     for path in paths[1:]:
         formats.write(path, read)
-    seen = [sources.open_source("members", parse(path, "authentic"), config(path, path)) for path in paths]
+    whole = np.arange(9)
+    seen = [
+        listed.open_listed("members", parse(path, "authentic"), config(path, path)).look(whole, 0.0) for path in paths
+    ]
     for source in seen:
         assert source.labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2] and source.labelled
         assert source.hashes.tolist() == seen[0].hashes.tolist()
@@ -61,8 +65,11 @@ def test_any_format_gives_the_same_pictures(here):
         assert (source.faces.picture(4) == pictures.decode(read.read(4))).all()
     assert [source.faces.kind for source in seen] == ["folders", "RecordIO", "WebDataset", "list or Parquet"]
     assert seen[0].faces.name(4) == "ben/1.png"
-    some = sources.open_source("members", parse(folder, "authentic"), config(folder, folder, max_pictures=4))
+    some = opened(folder, paths[1], max_pictures=4).sources["members"]
     assert some.figures["pictures"] == 4 and some.in_all == 9 and np.bincount(some.labels).min() == 1
+    for place, position in enumerate(some.faces.positions.tolist()):
+        assert some.faces.name(place) == f"{PEOPLE[position // 3]}/{position % 3}.png"
+        assert (some.faces.picture(place) == pictures.decode(read.read(position))).all()
 
 
 def test_two_datasets_share_their_numbers(here):
@@ -90,7 +97,17 @@ def test_a_flat_folder_and_labels_that_mean_nothing(here):
     alike = write(here / "b", PEOPLE, first=9)
     assert opened(authentic, alike).shared == 3 and opened(authentic, alike, labels="own").shared == 0
     assert len(np.unique(opened(authentic, alike, labels="own").sources["synthetic"].labels)) == 3
-    assert len(np.unique(opened(authentic, alike, labels="none").sources["members"].labels)) == 6
+    none = opened(authentic, alike, labels="none", heldout=write(here / "c", ("zoe",), first=30))
+    assert {name: (s.labelled, len(np.unique(s.labels))) for name, s in none.sources.items()} == {
+        "members": (True, 3),
+        "heldout": (True, 1),
+        "synthetic": (False, 6),
+    }
+    assert none.shared == 0 and none.how == ""
+    with pytest.raises(UserError, match="which config.labels=own rules out"):
+        opened(authentic, alike, labels="own", identity_map="map.tsv")
+    with pytest.raises(UserError, match="which a set without labels rules out"):
+        opened(authentic, synthetic, identity_map="map.tsv")
 
 
 def test_pictures_that_cannot_be_read_are_failures_to_acquire(here, caplog):
@@ -119,6 +136,11 @@ def test_a_held_out_person_who_is_a_member_is_left_out(here):
     ]
     with pytest.raises(UserError, match="no other is left"):
         opened(authentic, synthetic, heldout=write(here / "h", ("ann",), first=70))
+    full, others = write(here / "f", ("Ann_Lee", "Ben_Ray")), ("ann lee", "RAY-BEN", "Cia_Poe")
+    spelt = opened(full, synthetic, heldout=write(here / "s", others, first=80))
+    assert (
+        "2 held-out identities are members, 2 by name" in spelt.notes[1] and spelt.sources["heldout"].passed_over == 4
+    )
     numbered = write(here / "n", ("001", "002"), first=40), write(here / "o", ("001", "002"), first=50, start=5)
     assert not opened(numbered[0], synthetic, labels="own", heldout=numbered[1]).notes  # numbers name nobody
 
@@ -139,7 +161,7 @@ def test_a_table_tells_who_was_made_from_whom(here):
     files.write_text(here / "map.tsv", "# synthetic\tauthentic\nx\tcia\ny\tcia\n\nunused\tann\n")
     found = opened(authentic, synthetic, identity_map=f"{here}/map.tsv")
     assert found.sources["synthetic"].labels.tolist() == [2, 2, 2, 2, 3, 3] and found.shared == 1
-    assert "1 of 3 synthetic identities are none of the authentic ones" in found.notes[0]
+    assert "2 of 6 synthetic pictures are of nobody among" in found.notes[0] and found.how == "config.identity_map"
     for text, message in (
         ("x cia\n", "line 1 of .* must be a new"),
         ("x\tann\nx\tann\n", "line 2 of .* must be a new"),
@@ -149,6 +171,11 @@ def test_a_table_tells_who_was_made_from_whom(here):
         files.write_text(here / "map.tsv", text)
         with pytest.raises(UserError, match=message):
             opened(authentic, synthetic, identity_map=f"{here}/map.tsv")
+    files.write_bytes(here / "map.tsv", "x\tann\r\ny\tben\r\n".encode("utf-8-sig"))
+    assert opened(authentic, synthetic, identity_map=f"{here}/map.tsv").shared == 2
+    files.write_bytes(here / "map.tsv", "x\tJosé\n".encode("latin-1"))
+    with pytest.raises(UserError, match="is not UTF-8 at byte 5: save"):
+        opened(authentic, synthetic, identity_map=f"{here}/map.tsv")
     with pytest.raises(UserError, match="there is no file"):
         opened(authentic, synthetic, identity_map=f"{here}/nowhere.tsv")
 
@@ -160,11 +187,18 @@ def matched(names: list[str], known: list[str]) -> dict[str, str]:
 
 def test_identities_meet_by_one_way_only():
     assert matched(["cia", "zoe"], ["ann", "ben", "cia"]) == {"cia": "cia"}
-    assert matched(["00002", "00001"], ["ann", "ben", "cia"]) == {"00002": "cia", "00001": "ben"}
+    assert matched(["00002", "00001"], ["ann", "ben", "cia"]) == {}  # a place in some order is a guess
     assert matched(["0", "1"], ["1", "2"]) == {"1": "1"}  # and 0 is not the first of them
     assert matched(["5", "6"], ["00005", "00009"]) == {"5": "00005"}
     assert matched(["1", "01"], ["ann", "ben"]) == {}
     assert matched(["x"], ["ann"]) == {}
+    assert [numbering.match({0: name}, {0: "0007", 1: "ann"}).how for name in ("ann", "7")] == ["name", ""]
+
+
+def test_names_that_do_not_link_are_told(here):
+    found = opened(write(here / "a", PEOPLE), write(here / "b", ("0", "1"), first=9))
+    assert found.shared == 0 and found.how == "" and "such as '0' and 'ann'" in found.notes[0]
+    assert "name them alike or give config.identity_map" in found.notes[0]
 
 
 @drawn(
@@ -178,10 +212,44 @@ def test_no_two_identities_become_one(names, known):
 @drawn(st.lists(st.integers(0, 5), min_size=1, max_size=60), st.integers(1, 70), st.integers(0, 3))
 def test_a_cap_takes_evenly_from_all_identities(labels, most, seed):
     labels = np.array(labels)
-    chosen = sources.evenly(labels, most, seed)
+    chosen = listed.evenly(labels, most, seed)
     assert len(chosen) == min(most, len(labels)) and (np.diff(chosen) > 0).all()
     taken, there = np.bincount(labels[chosen], minlength=6), np.bincount(labels, minlength=6)
     assert (taken[taken < there] >= taken.max() - 1).all()
+
+
+def test_a_cap_takes_the_same_people_from_all_sets(here):
+    rng = np.random.default_rng(0)
+    orders = {name: rng.permutation([f"p{i}" for i in range(first, 40)]) for name, first in (("a", 0), ("b", 20))}
+    for name, order in orders.items():
+        np.savez(here / f"{name}.npz", embeddings=rng.standard_normal((80, 4)), labels=np.resize(order, 80))
+    found = opened(here / "a.npz", here / "b.npz", max_pictures=10)
+    assert found.shared == 10 and found.how == "name"
+    assert found.notes == [
+        "members: 10 of 40 identities are looked at, as config.max_pictures asks",
+        "synthetic: 10 of 20 identities are looked at, as config.max_pictures asks",
+    ]
+    more = opened(here / "a.npz", here / "b.npz", max_pictures=25)
+    assert more.shared == 20 and len(np.unique(more.sources["members"].labels)) == 25
+    drawn = [
+        set(opened(here / "a.npz", here / "b.npz", max_pictures=10, seed=s).sources["members"].labels) for s in (0, 1)
+    ]
+    assert drawn[0] == set(found.sources["synthetic"].labels) != drawn[1]
+    rows = more.sources["members"]
+    stored = np.load(here / "a.npz")["labels"]
+    assert [rows.names[label] for label in rows.labels] == stored[rows.faces.positions].tolist()
+
+
+def test_what_folders_hold_beside_pictures_is_told(here):
+    authentic, synthetic = write(here / "a", PEOPLE), write(here / "b", PEOPLE, first=9)
+    for path in ("a/ben/x.gif", "a/ann.png", "a/.hidden", "a/readme.txt", "b/cia/deeper/1.png"):
+        files.write_bytes(here / path, b"")
+    members, made = opened(authentic, synthetic).notes
+    assert members.startswith("members: 2 entries of its folder passed over, such as ann.png: pictures should lie at")
+    assert made.startswith("synthetic: 1 entry of its folder passed over, such as deeper: ")
+    pictures.write_png(here / "flat" / "1.png", np.zeros((8, 8, 3), np.uint8))
+    files.write_bytes(here / "flat" / "2.gif", b"")
+    assert "such as 2.gif: only pictures directly" in opened(synthetic, here / "flat").notes[1]
 
 
 def test_embeddings_are_a_set(here):
@@ -216,6 +284,18 @@ def test_each_matcher_has_its_own_embeddings(here):
         faces.of("o")
 
 
+def test_embeddings_must_be_there_for_each_matcher(here):
+    np.savez(here / "m.npz", embeddings=np.eye(4), labels=[0, 0, 1, 1])
+    np.savez(here / "s.npz", embeddings=np.ones((2, 4)))
+    for authentic, synthetic, message in (
+        ("{matcher}.npz", "{matcher}.npz", "config.synthetic is the same"),
+        ("{matcher}.npz", "s.npz", "there are no embeddings at .*/n.npz: "),
+        ("m.npz", "s.npz", "config.authentic=.* can be of one matcher only, and 2 are named"),
+    ):
+        with pytest.raises(UserError, match=message):
+            sets.open_sets(config(f"{here}/{authentic}", f"{here}/{synthetic}"), ["m", "n"])
+
+
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
@@ -225,6 +305,7 @@ def test_each_matcher_has_its_own_embeddings(here):
         ({"embeddings": np.eye(2), "labels": [1]}, "must be 2 whole numbers"),
         ({"embeddings": np.eye(2), "labels": [0.5, 1]}, "must be 2 whole numbers"),
         ({"embeddings": np.eye(2), "labels": [0, 5], "names": ["a"]}, "not numbers below that"),
+        ({"embeddings": np.eye(2), "labels": [0, 1], "names": ["a", "a"]}, "two identities one name"),
         ({"embeddings": np.array([[1.0, 0], [0, 0]])}, "row 1 of .* is zero or not finite"),
         ({"embeddings": np.array([[np.inf, 0], [1, 0]])}, "row 0 of .* is zero or not finite"),
     ],
@@ -243,9 +324,19 @@ def test_mistakes_are_told(here):
         ((a, ""), {}, "config.synthetic is empty"),
         ((a, b), {"labels": "some"}, "choose from auto, own, none"),
         ((f"{a}:train", b), {}, "no dataset with splits"),
+        ((write(here / "one", ("ann",)), b), {}, "config.authentic holds one identity"),
         ((a, "nowhere"), {}, "there are no pictures at 'nowhere'"),
         ((a, f"{here}/no.npy"), {}, "there are no embeddings at"),
         ((a, f"{here}/bad.npz"), {}, "cannot be read as NumPy writes it"),
     ):
         with pytest.raises(UserError, match=message):
             opened(*paths, **changes)
+
+
+def test_sets_that_are_one_are_refused(here):
+    one, two = parse(f"{here}/a", "x"), parse(f"{here}/a:train", "x")
+    refuse_equal([("authentic", one), ("synthetic", parse(f"{here}/b", "x"))])
+    with pytest.raises(UserError, match="config.synthetic is the same as config.authentic"):
+        refuse_equal([("authentic", one), ("synthetic", two)])
+    with pytest.raises(UserError, match="config.authentic names .* twice"):
+        refuse_equal([("authentic", one), ("authentic", two)])

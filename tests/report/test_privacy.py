@@ -14,7 +14,7 @@ from etils import epath
 from PIL import Image
 
 from sface_jax.core import files
-from sface_jax.report import evidence, privacy, report, tried, words
+from sface_jax.report import advice, evidence, privacy, report, tried, words
 from tests.report.conftest import NOT_DETECTED
 from tests.report.test_report import CONFIG, Outline
 
@@ -69,9 +69,17 @@ MORE = {
             "members": {"equal": 0, "alike": 2},
             "heldout": {"equal": 0, "alike": 1, "expected_among_members": 3.3},
         },
+        "people": 64,
+        "null_people": 24,
+        "pictures": 1280,
+        "notes": ["A test of the screening was not made."],
         "suspicious": [{"picture": 1301, "member": 3383, "identity": 105, "score": 0.35, "rate": "1e-3"}] * 30,
     },
-    "discriminator": {"primary": {"identity": "highest"}, "identity": WEAK, "attacks": {"highest": {"identity": WEAK}}},
+    "discriminator": {
+        "primary": {"identity": "highest"},
+        "identity": WEAK,
+        "attacks": {"highest": {"text": "the highest", "identity": WEAK}},
+    },
     "released": {
         "primary": "separation",
         "control": {"network": "authentic", "found": True},
@@ -99,10 +107,10 @@ TABLES = (
 def audit(make, tmp_path):
     found = files.read_json(make(epath.Path(tmp_path / "made"), ("privacy",)) / "privacy" / "audit.json")
     found["controls"]["planted"]["kinds"]["exact"]["shares"] = {
-        "1e-2": {"pictures": 13, "p_value": 0.01, "noticed": True},
+        "1e-2": {"pictures": 13, "p_value": 0.01, "noticed": True, "noticed_of": [15, 20]},
         "1e-3": {"pictures": 1, "p_value": 0.3, "noticed": False},
     }
-    found |= MORE
+    found |= copy.deepcopy(MORE)
     found["other_matchers"] = {"second": {**copy.deepcopy(found), "membership": {}}}
     return found
 
@@ -128,7 +136,7 @@ def test_the_page_is_whole_and_shows_no_face(audit, write, tmp_path):
     assert not re.search(r"<img|<script|@import|url\((?!#)|https?:(?!//www.w3)", page) and str(tmp_path) not in page
     assert all(address[0] == "#" and address[1:] in outline.ids for address in outline.addresses)
     assert len(outline.ids) == len(set(outline.ids)) and not outline.mute
-    assert page.count("<svg") == 5 and "{{" not in page and "None" not in said(page)
+    assert "3383" not in page and page.count("<svg") == 5 and "{{" not in page and "None" not in said(page)
 
 
 def test_an_officer_reads_what_was_tried_and_what_to_do(audit, write):
@@ -138,15 +146,13 @@ def test_an_officer_reads_what_was_tried_and_what_to_do(audit, write):
     assert found["all pictures"].found == f"73.0{words.UNIT}" and found["all pictures"].above
     assert found["who trained it"].above and found["which picture"].above is False
     assert found["copies"].above is None and "recogniser authentic" not in found
-    assert "of which found more than chance" in told and f"{len(found)} attacks" in told
+    assert "of which found more than chance gives" in told and f"{len(found)} attacks" in told
     assert "Of 50 planted leaks of the kind “the very picture”" in told
-    assert "1.0 % of the set made of such leaks would be noticed" in told
-    assert "Further matchers that reach the same verdict: 1 of 1." in told
-    assert "Leave out the 118 synthetic pictures that are flagged. 1,162 remain." in told
-    assert (
-        "“second”, which had no part in the choice, has audited what remains" in told
-        and "Differential privacy, of pictures" in told
-    )
+    assert "13 pictures in 1,280 (1.02 %) of this kind in the set would be noticed (seen in 15 of 20 draws)." in told
+    assert "Verdicts of further matchers: second, linkable." in told
+    assert "Leave out the 118 synthetic pictures flagged. 1,162 remain." in told
+    assert "The rate is per search among as many people as are held out (24); among the 64 members" in told
+    assert "Differential privacy, of pictures" in told and "A test of the screening was not made." in told
     assert "2 held-out identities are members" in told and "could not be tried" not in told
     assert "No pictures are shown" in told
 
@@ -155,18 +161,18 @@ def test_a_biometrician_finds_every_figure(audit, write):
     told = said(write(audit))
     for words_ in (
         "FNIR at FPIR 1 in 100",
-        "calibrated mean, chosen beforehand",
+        "its mean by identity chosen beforehand",
         "Lower bound on epsilon",
         "A sentence about power.",
         "The 20 most suspicious synthetic pictures of 30",
         "the control: it did see them",
         "Before and after the flagged pictures",
-        "All matchers; the first decides",
+        "The verdict is the worst of all",
         "the rule of 30",
     ):
         assert words_ in told, words_
     (table, *_) = evidence.membership(audit)
-    assert [name.value for name, _ in table.rows] == ["calibrated mean, chosen beforehand", "nearest"]
+    assert [name.value for name, _ in table.rows] == ["its mean", "the nearest"]
     assert [cell.value for cell in table.rows[0][1][:2]] == ["0.820", f"<{words.NARROW}0.001"]
 
 
@@ -191,6 +197,61 @@ def test_nothing_found_is_no_praise(audit, write):
     assert not re.search(r"\banonym|\bsafe\b|differentially private|is private", claims)
 
 
+def test_the_page_and_the_verdict_never_differ(audit, write):
+    """Each finding on the dataset has a row, and the row reads as the finding does."""
+    audit["verdict"]["findings"] = [
+        {"name": "label recovery", "threat": "dataset", "level": NOT_DETECTED, "text": "x"},
+        {"name": "membership", "threat": "dataset", "level": NOT_DETECTED, "text": "x"},
+        {"name": "copies", "threat": "dataset", "level": "linkable", "text": "x"},
+        {"name": "leaked pictures", "threat": "dataset", "level": tried.UNTESTED, "text": "x"},
+        {"name": "a new one", "threat": "dataset", "level": "weakly linkable", "text": "by a new attack"},
+    ]
+    audit["membership"]["identity"] |= {"auc": 0.1, "interval": [0.0, 0.3]}
+    found = {attack.finding[0]: attack for attack in tried.attacks(audit)}
+    assert found["copies"].above and found["a new one"].above and found["leaked pictures"].above is None
+    assert found["label recovery"].above is False and found["label recovery"].note == "see What decided"
+    assert found["membership"].above is False and found["membership"].below
+    told = said(write(audit))
+    assert "below chance see limits" in told and "not tested" in told and "the worst of 5 findings" in told
+
+
+def test_the_strongest_link_stands_in_where_no_rate_is_supported(audit):
+    audit["screening"] |= {"rates": {}, "strongest": {"score": 0.5, "expected_by_chance": 1e-4, "p_value": 1e-4}}
+    (row,) = [attack for attack in tried.attacks(audit) if attack.name == "single leaks"]
+    assert row.above and row.found == "score 0.500" and row.chance == "0.0001 links so strong"
+
+
+def test_a_dataset_is_handed_on_only_where_nothing_is_left(audit):
+    def told() -> str:
+        return " ".join(advice.to_do(audit))
+
+    assert "did not end the link, by the matcher “second”" in told() and "Hand on" not in told()
+    audit["remedy"]["comparison"][0] |= {"after": 30, "after_interval": [12.0, 41.0]}
+    assert "Hand on what remains" in told()
+    audit["remedy"]["unused_judge"] = False
+    assert "Audit what remains" in told() and "Hand on" not in told()
+    audit["remedy"] = {"impossible": "no rate is supported"}
+    assert "On leaving pictures out: no rate is supported." in told()
+    audit["remedy"] = {"rate": "1e-3", "excluded": 9}
+    audit["screening"]["rates"]["1e-3"] |= {"links": 22}
+    assert "of which chance would make about 20. " in told()
+    audit["screening"]["copies"] = {}
+    assert "of which chance would make about 20, and may make all of them" in told()
+
+
+def test_what_could_not_be_tested_is_grey(audit, write):
+    audit["verdict"] = {"level": tried.UNTESTED, "summary": "Nothing is known."}
+    page = write(audit)
+    assert 'class="verdict plain"' in page and "A link was seen" not in page and "Nothing was detected" not in page
+    assert "until an audit can tell" in page
+
+
+def test_few_mated_comparisons_have_no_d_sys(audit):
+    audit["relations"]["authentic_synthetic"]["mated"] = 50
+    rows = dict(next(evidence.matchers(audit)).rows)
+    assert rows["D_sys, same label"][0].notes == ["too few mated comparisons"]
+
+
 def thinned(tree, chance: random.Random):
     """A tree with numbers turned into null and dicts and lists emptied here and there, as strict JSON may hold it."""
     if isinstance(tree, dict | list) and chance.random() < 0.08:
@@ -201,8 +262,8 @@ def thinned(tree, chance: random.Random):
 
 
 def check_words(thin):
-    told = [*tried.not_tried(thin), *tried.strength(thin), *tried.to_do(thin)]
-    told += [" ".join((a.name, a.tried, a.found, a.interval, a.chance)) for a in tried.attacks(thin)]
+    told = [*tried.not_tried(thin), *tried.strength(thin), *advice.to_do(thin)]
+    told += [" ".join((a.name, a.tried, a.found, a.interval, a.chance, a.note)) for a in tried.attacks(thin)]
     for tables in TABLES:
         for table in tables(thin):
             assert all(len(cells) == len(table.head) - 1 for _, cells in table.rows)
@@ -232,6 +293,8 @@ def test_pairs_are_shown_without_the_detail_of_the_authentic_picture(audit, writ
     ]
     sharp, soft = (np.abs(np.diff(image, axis=0)).mean() for image in images)
     assert soft < sharp / 10 and "picture 1301 &amp; more" in page
+    copied = write(audit, pairs=[{"synthetic": mixed, "authentic": authentic, "text": "1", "copy": True}])
+    assert len(set(re.findall(r'src="data:image/jpeg;base64,([^"]+)"', copied))) == 1  # both blurred, to the same
     assert "keep this page with the data" in said(page) and "It shows no face" not in page and not Outline(page).mute
 
 

@@ -85,6 +85,19 @@ def test_a_match_rate_without_a_finding_is_no_headline(make, tmp_path):
     assert re.search(r'class="figure wordy">\s*Weakly linkable', render(workdir)[0])
 
 
+def test_an_untested_dataset_and_no_flagged_picture_in_the_summary(make, tmp_path):
+    workdir = make(epath.Path(tmp_path), ("recognition", "privacy"))
+    audit = files.read_json(workdir / "privacy" / "audit.json")
+    audit["verdict"] = {"level": "could not be tested", "summary": "Nothing is known."}
+    audit["screening"] = {"p_value": 0.5, "suspicious": [{"picture": 1}], "copies": {"crowded": 0, "suspicious": [{}]}}
+    audit["released"] = {"networks": {"combined": {"auc": 0.6}}}
+    files.write_json(workdir / "privacy" / "audit.json", audit)
+    page, summary = render(workdir)
+    assert re.search(r'class="figure wordy">\s*Could not be tested', page)
+    assert "which the audit attacks" in page and "not measured here" not in page
+    assert summary["privacy"]["screening"] == {"p_value": 0.5, "copies": {"crowded": 0}}
+
+
 def test_equal_inputs_give_equal_bytes(make, tmp_path):
     pages = [render(make(epath.Path(tmp_path / name), ("verify", "privacy")))[0] for name in ("a", "b")]
     assert pages[0] == pages[1]

@@ -7,11 +7,8 @@ from jaxtyping import Bool, Float, Int, Shaped
 
 from sface_jax.privacy import metrics
 
-TAIL = 1e-2
-"""The share of pictures whose strongest chance links the tail is fitted to."""
-
 ENOUGH = 30
-"""Chance links a rate must rest on (the rule of 30), and the least number of them for a tail."""
+"""Chance links a rate must rest on (the rule of 30), and the least number of people for a tail."""
 
 _MOST = 2 * 10**8  # links looked at in all random choices
 _DEEP = 8  # times as many links as are expected; what lies deeper is counted as if it ended there
@@ -40,15 +37,23 @@ def p_value(
 
 
 def interval(
-    owners: Int[np.ndarray, " e"], people: int, heldout: int, allowed: int, *, rounds: int = 999, seed: int = 0
-) -> tuple[float, float]:
-    """The interval in which 95 % of counts of links lie where any of the people might be the held-out ones.
+    owners: Int[np.ndarray, " e"],
+    pictures: Int[np.ndarray, " e"],
+    people: int,
+    heldout: int,
+    allowed: int,
+    *,
+    rounds: int = 999,
+    seed: int = 0,
+) -> tuple[tuple[float, float], tuple[float, float]]:
+    """The intervals in which 95 % of counts of links lie, and of pictures, might any people be the held-out ones.
 
     For each random choice of held-out people the threshold is frozen on them anew, to leave them as many links, and
-    the links of the others above it are counted.
+    the links of the others above it are counted, and the different pictures that these are of.
 
     Args:
         owners: the person, 0 to `people` - 1, of every link with anybody, the strongest link first.
+        pictures: the picture of every link.
         people: how many there are.
         heldout: how many of them are held out.
         allowed: how many links a threshold leaves them.
@@ -56,6 +61,7 @@ def interval(
         seed: of the choices.
     """
     owners = owners[: int(_DEEP * (allowed + 8) * people / heldout)]
+    pictures = np.unique(pictures[: len(owners)], return_inverse=True)[1]
     rng = np.random.default_rng(seed)
     counts = []
     for _ in range(int(np.clip(_MOST // max(len(owners), 1), 100, rounds))):
@@ -63,47 +69,48 @@ def interval(
         theirs[rng.choice(people, heldout, replace=False)] = True
         places = np.flatnonzero(theirs[owners])
         end = places[allowed] if len(places) > allowed else len(owners)
-        counts.append(end - min(allowed, len(places)))
-    low, high = np.percentile(counts, [2.5, 97.5])
-    return float(low), float(high)
+        others = ~theirs[owners[:end]]
+        counts.append((others.sum(), np.count_nonzero(np.bincount(pictures[:end][others]))))
+    links, shown = np.percentile(counts, [2.5, 97.5], axis=0).T.tolist()
+    return tuple(links), tuple(shown)
 
 
 class Tail:
-    """Chance links by score, extrapolated beyond the highest one seen.
+    """How many people chance links how strongly, extrapolated beyond the strongest link seen.
 
-    Excesses over a high threshold are exponential where a tail is neither heavy nor bounded (Pickands, "Statistical
-    inference using extreme order statistics", 1975). Those of cosines are bounded, so that an exponential tail promises
-    more chance links than there are. Of its mean the upper end of a 95 % interval is taken, from a bootstrap over
-    people.
+    Of each person only the strongest link counts. Links of a person with pictures that resemble each other are one
+    event seen many times, and where a generator repeats itself all links are; but people are independent of each other
+    whatever the pictures are. The highest of many scores follows Gumbel's distribution where the tail of these is
+    neither heavy nor bounded (Gumbel, "Statistics of Extremes", 1958); that of cosines is bounded, so that it promises
+    more than there is. It is fitted by moments. Of its scale the upper end of a 95 % interval is taken, from a
+    bootstrap over people.
     """
 
-    def __init__(
-        self, scores: Float[np.ndarray, " e"], people: Shaped[np.ndarray, " e"], pictures: int, *, seed: int = 0
-    ):
+    def __init__(self, scores: Float[np.ndarray, " e"], people: Shaped[np.ndarray, " e"], *, seed: int = 0):
         """Fits the tail.
 
         Args:
             scores: of chance links, the strongest first.
             people: the person of each.
-            pictures: how many pictures were compared.
             seed: of the bootstrap.
         """
-        self._scores = np.asarray(scores, np.float64)
-        self._count = min(max(ENOUGH, round(TAIL * pictures)), len(scores) - 1)
-        self.known = self._count >= ENOUGH
+        self._scores = np.asarray(scores, np.float64)[np.sort(np.unique(people, return_index=True)[1])]
+        number = len(self._scores)
+        self.known = number >= ENOUGH
         if not self.known:
             return
-        self._start = self._scores[self._count]
-        _, group = np.unique(people[: self._count], return_inverse=True)
-        sums, counts = np.bincount(group, self._scores[: self._count] - self._start), np.bincount(group)
-        means = [(sums @ w) / max(counts @ w, 1) for w in metrics.resamples(len(counts), 400, seed)]
-        self._mean = max(float(np.percentile(means, 97.5)), 1e-12)
+        middle = self._scores - self._scores.mean()
+        times = metrics.resamples(number, 400, seed)
+        variances = [(middle**2 @ w - (middle @ w) ** 2 / number) / (number - 1) for w in times]
+        self._scale = max(float(np.sqrt(6 * np.percentile(variances, 97.5)) / np.pi), 1e-12)
+        self._mode = float(self._scores.mean()) - np.euler_gamma * self._scale
 
-    def links_above(self, scores: Float[np.ndarray, "*s"]) -> Float[np.ndarray, "*s"]:
-        """How many chance links are at or above each score; all of them where there are too few to tell (`known`)."""
+    def people_above(self, scores: Float[np.ndarray, "*s"]) -> Float[np.ndarray, "*s"]:
+        """How many people chance links at or above each score; one more than seen where few can tell (`known`)."""
         scores = np.asarray(scores, np.float64)
-        if not self.known:
-            return np.full(scores.shape, float(len(self._scores)))
         seen = np.searchsorted(-self._scores, -scores, side="right")
-        beyond = self._count * np.exp(-(scores - self._start).clip(0) / self._mean)
-        return np.where(scores >= self._start, beyond, seen)
+        if not self.known:
+            return seen + 1.0
+        with np.errstate(over="ignore"):
+            share = -np.expm1(-np.exp(-(scores - self._mode) / self._scale))
+        return np.maximum(seen, len(self._scores) * share)

@@ -9,7 +9,12 @@ from jaxtyping import Bool, Float32, Int, UInt8, UInt64
 from PIL import Image
 
 from sface_jax.data import duplicates
+from sface_jax.privacy import matching
+from sface_jax.privacy.relations import Faces
 from sface_jax.recognition.features import Images
+
+EQUAL = 1 - 1e-5
+"""The cosine from which embeddings are equal: as near to one as sums in float32 come."""
 
 _READ = 1 << 10  # pictures read at a time
 
@@ -34,7 +39,7 @@ class Copies(NamedTuple):
         origins: rows of the authentic ones.
         similarity: how alike the two are, from `duplicates.ALIKE` to 1.
         mirrored: whether one is like the other's mirror image.
-        equal: whether their pixels are equal.
+        equal: whether their pixels are equal; their embeddings, where these are all there is.
         crowded: pictures so like many others that they were not compared with all of those.
     """
 
@@ -90,6 +95,19 @@ def find(synthetic: Looks, authentic: Looks) -> Copies:
     alike[found], mirrored[found] = near.similarity[pair[found]], near.mirrored[pair[found]]
     rows = rows[np.lexsort((rows, -alike[rows], ~equal[rows]))]
     return Copies(rows, origins[rows], alike[rows], mirrored[rows], equal[rows], near.crowded)
+
+
+def find_equal(synthetic: Faces, authentic: Faces) -> Copies:
+    """Finds the synthetic embeddings that equal an authentic one, where there are no pictures to look at.
+
+    Equal are rows with a cosine of at least `EQUAL`. Copies that were edited, and copies where the embeddings were
+    computed in another way, are not found; equal embeddings of different pictures are, but a matcher makes hardly any.
+    """
+    matches = matching.match(synthetic.embeddings, authentic.embeddings, top_k=1, gallery_side=False)
+    scores, origins = matches.top_scores[:, 0], matches.top_indices[:, 0].astype(np.int64)
+    rows = np.flatnonzero(scores >= EQUAL)
+    alike, yes = np.minimum(scores[rows], np.float32(1)), np.ones(len(rows), bool)
+    return Copies(rows, origins[rows], alike, ~yes, yes, 0)
 
 
 def same(first: UInt8[np.ndarray, "n 16 16"], second: UInt8[np.ndarray, "n 16 16"]) -> Bool[np.ndarray, " n"]:

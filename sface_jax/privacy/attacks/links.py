@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Float32, Int, Int32
+from jaxtyping import Array, Bool, Float, Float32, Int, Int32
 
 from sface_jax.privacy.relations import Faces
 
@@ -54,10 +54,15 @@ class Links(NamedTuple):
     people: Int[np.ndarray, " e"]
     rows: Int[np.ndarray, " e"]
 
-    def of_pictures(self, chosen: Int[np.ndarray, " c"]) -> Links:
-        """The links of these pictures alone."""
-        kept = np.isin(self.pictures, chosen)
+    def of_pictures(self, chosen: Bool[np.ndarray, " n"]) -> Links:
+        """The links of the chosen pictures alone."""
+        kept = chosen[self.pictures]
         return Links(*(column[kept] for column in self))
+
+    def strongest(self) -> Links:
+        """The strongest link of each picture that has one, the strongest first."""
+        first = np.sort(np.unique(self.pictures, return_index=True)[1])
+        return Links(*(column[first] for column in self))
 
 
 def nearest_people(pictures: Float32[np.ndarray, "n d"], gallery: Faces, k: int = COHORT + 1) -> Nearest:

@@ -97,7 +97,7 @@ def membership(
         else memorised(calibrated["members"], members.labels, calibrated["unseen"], unseen.labels),
         "power": (
             f"{count} held-out identities: a false positive rate below {1 / count:.2g} of identities cannot be "
-            f"measured, and an event never seen among them may still happen to {100 * min(3 / count, 1):.2g} % of "
+            f"measured, and an event never seen among them may still happen to {100 * min(3 / count, 1):.3g} % of "
             f"people (rule of three)."
         ),
     }
@@ -222,7 +222,7 @@ def memorised(
         return {}
     couples = zip(_split(seen, seen_labels, both), _split(unseen, unseen_labels, both), strict=True)
     areas = np.array([metrics.placements(here, there).mean() for here, there in couples])
-    auc, _, interval = metrics.proportion(areas, np.ones(len(both)))
+    auc, interval = metrics.mean_interval(areas, 0.0, 1.0)
     pictures = {"seen": int(np.isin(seen_labels, both).sum()), "unseen": int(np.isin(unseen_labels, both).sum())}
     return {"auc": auc, "interval": interval, "identities": len(both), "pictures": pictures}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from etils import epath
@@ -51,3 +52,21 @@ def parse(entry: str, key: str) -> Entry:
         raise UserError(f'config.{key} has {entry!r}: write "path", "path:split" or "pairs.txt:folder", after "name="')
     short = epath.Path(path).resolve().name
     return Entry(name or (f"{short}/{part}" if part and not epath.Path(part).is_dir() else short), path, part)
+
+
+def refuse_equal(entries: Iterable[tuple[str, Entry]]) -> None:
+    """Refuses sets that are the same pictures.
+
+    Args:
+        entries: the config key that names each, and the entry.
+
+    Raises:
+        UserError: two of them lie in one place.
+    """
+    seen: dict[tuple[str, str], str] = {}
+    for key, entry in entries:
+        other = seen.get(entry.place)
+        if other is not None:
+            same = f"is the same as config.{other}" if other != key else f"names {entry.path} twice"
+            raise UserError(f"config.{key} {same}: set it to other pictures")
+        seen[entry.place] = key

@@ -13,8 +13,9 @@ class FlatSource:
 
     def __init__(self, root: str):
         """Lists the folder."""
-        self._paths = sorted(_pictures(epath.Path(root)), key=lambda path: (folders.natural(path.name), path.name))
-        self.class_names = [epath.Path(root).name]
+        self._root = epath.Path(root)
+        self._paths = sorted(_pictures(self._root), key=lambda path: (folders.natural(path.name), path.name))
+        self.class_names = [self._root.name]
         self.labels = np.zeros(len(self._paths), np.int32)
         self.names = [path.name for path in self._paths]
 
@@ -25,6 +26,11 @@ class FlatSource:
     def version(self) -> str:
         """See `Source`."""
         return local.stamp(self._paths)
+
+    def passed_over(self) -> list[epath.Path]:
+        """See `folders.passed_over`: whatever else lies in the folder."""
+        known = set(self._paths)
+        return sorted(path for path in self._root.iterdir() if path.name[0] != "." and path not in known)
 
 
 def is_flat(root: str) -> bool:

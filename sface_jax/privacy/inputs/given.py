@@ -34,6 +34,10 @@ class Given(NamedTuple):
     labels: Int32[np.ndarray, " n"] | None
     names: list[str]
 
+    def called(self, position: int) -> str:
+        """What lists and messages call a row."""
+        return f"row {position}"
+
     def unit(self, positions: Int[np.ndarray, " k"]) -> Float32[np.ndarray, "k d"]:
         """The rows at some positions, divided by their lengths.
 
@@ -66,7 +70,8 @@ def read(path: str) -> Given:
             label where these are numbers from 0.
 
     Raises:
-        UserError: there is no such file, it holds something else, or the labels are not as many as the embeddings.
+        UserError: there is no such file, it holds something else, the labels are not as many as the embeddings, or two
+            identities have one name.
     """
     found = _arrays(path)
     embeddings, labels, names = found.get("embeddings"), found.get("labels"), found.get("names")
@@ -88,6 +93,8 @@ def read(path: str) -> Given:
         called = [str(names[label]) for label in known.tolist()]
     else:
         raise UserError(f"{path} names {len(names)} identities, but its labels are not numbers below that")
+    if len(set(called)) < len(called):
+        raise UserError(f"{path} gives two identities one name: give each its own, or one label to both")
     return Given(path, embeddings, places.astype(np.int32), called)
 
 

@@ -15,8 +15,9 @@ PATTERN = 0.1  # share of a set's names that are of one pattern where they are n
 def pairs(first: Sequence[str], second: Sequence[str]) -> dict[tuple[int, int], str]:
     """The identities that have one name in both sets.
 
-    Names are compared as they are; those left over as `plain` writes them; those still left over, but for
-    `placeholders`, without a number at their end. A form that stands for several identities of a set says nothing.
+    Names are compared as they are; those left over as `plain` writes them; those still left over with their words in
+    any order; and then, but for `placeholders`, without a number at their end. A form that stands for several
+    identities of a set says nothing.
 
     Args:
         first: the names of one set, each once.
@@ -29,7 +30,7 @@ def pairs(first: Sequence[str], second: Sequence[str]) -> dict[tuple[int, int], 
     left, right = dict(enumerate(first)), dict(enumerate(second))
     found: dict[tuple[int, int], str] = {}
     unnumbered = functools.partial(_unnumbered, spared=spared)
-    for form, kind in ((str, EQUAL), (plain, NORMALISED), (unnumbered, NORMALISED)):
+    for form, kind in ((str, EQUAL), (plain, NORMALISED), (_sorted, NORMALISED), (unnumbered, NORMALISED)):
         here, there = _by_form(left, form), _by_form(right, form)
         for shared in here.keys() & there.keys():
             found[here[shared], there[shared]] = kind
@@ -53,6 +54,11 @@ def plain(name: str) -> str:
     """Lower case, without accents, words apart by one space: "José_Maria-Aznar" is "jose maria aznar"."""
     bare = "".join(c for c in unicodedata.normalize("NFKD", name.casefold()) if not unicodedata.combining(c))
     return " ".join(re.findall(r"[^\W_]+", bare))
+
+
+def _sorted(name: str) -> str:
+    """The plain name with its words in order: "Lee_Ann" and "Ann_Lee" are "ann lee"."""
+    return " ".join(sorted(plain(name).split()))
 
 
 def _unnumbered(name: str, spared: Container[str]) -> str:

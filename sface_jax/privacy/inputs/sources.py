@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from typing import Any
 
 import numpy as np
-from absl import logging
-from etils import epath
 from jaxtyping import Bool, Int, Int64, UInt8, UInt64
-from ml_collections import ConfigDict
 
 from sface_jax.core import pictures
 from sface_jax.core.errors import UserError
-from sface_jax.data import dataset, formats, layout
+from sface_jax.data import formats
 from sface_jax.data.sources import Source as PictureSource
 from sface_jax.privacy.inputs import flat, given, pixels
-from sface_jax.privacy.inputs.entries import TRAIN, Entry
 
 MEMBERS, HELDOUT, UNSEEN, SYNTHETIC = "members", "heldout", "unseen", "synthetic"
 KEYS = {MEMBERS: "authentic", HELDOUT: "heldout", UNSEEN: "unseen", SYNTHETIC: "synthetic"}
 """The config key that names each set."""
-
-LABELS = ("auto", "own", "none")
-"""What `config.labels` may be: names link the sets; they hold within a set only; every picture is somebody else's."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +25,7 @@ class Pictures:
 
     Attributes:
         source: all pictures.
-        positions: of those looked at, in the source.
+        positions: of those looked at, among all of the source.
         hashes: of the pixels of each of these.
     """
 
@@ -66,7 +58,7 @@ class Rows:
     Attributes:
         path: the file, where "{matcher}" stands for a matcher's name.
         first: what it holds for the first matcher.
-        positions: of the rows looked at.
+        positions: of the rows looked at, in the file.
         hashes: of each of them.
     """
 
@@ -79,7 +71,7 @@ class Rows:
 
     def name(self, place: int) -> str:
         """What the row at a place among those looked at is called."""
-        return f"row {self.positions[place]}"
+        return self.first.called(int(self.positions[place]))
 
     def of(self, matcher: str) -> given.Given:
         """What the matcher of that name made.
@@ -101,7 +93,7 @@ class Rows:
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """The faces of one set that are looked at.
+    """The faces of one set that are looked at; that at a place among them is `faces.positions[place]` among all.
 
     Attributes:
         name: of the set, one of `KEYS`.
@@ -151,106 +143,3 @@ class Source:
         faces = dataclasses.replace(self.faces, positions=self.faces.positions[~dropped], hashes=self.hashes[~dropped])
         labels, count = self.labels[~dropped], self.passed_over + int(dropped.sum())
         return dataclasses.replace(self, faces=faces, labels=labels, passed_over=count)
-
-
-def open_source(name: str, entry: Entry, config: ConfigDict, matcher: str = "") -> Source:
-    """Opens a set, and reads those of its pictures that will be looked at; identities keep the set's own numbers.
-
-    Keys of the config: `labels`, `max_pictures`, `max_unreadable`, `seed`; see `configs/privacy.py`.
-
-    Args:
-        name: one of `KEYS`.
-        entry: where it lies.
-        config: the config.
-        matcher: which of several embeddings to look at first.
-
-    Raises:
-        UserError: it is not there or of no known format, or too many of its pictures cannot be read.
-    """
-    if given.is_given(entry.path):
-        source = _open_rows(name, entry.path, config, matcher)
-    else:
-        source = _open_pictures(name, entry, config)
-    return source if source.labelled and config.labels != "none" else _unlabelled(source)
-
-
-def evenly(labels: Int[np.ndarray, " n"], most: int, seed: int = 0) -> Int64[np.ndarray, " k"]:
-    """Positions, ascending, of at most `most` faces, drawn so that all identities keep equal numbers where they can.
-
-    Args:
-        labels: the identity of each face.
-        most: how many; 0 takes all.
-        seed: of the draw.
-    """
-    if not most or len(labels) <= most:
-        return np.arange(len(labels))
-    order = np.random.default_rng(seed).permutation(len(labels))
-    by_label = order[np.argsort(labels[order], kind="stable")]
-    _, first, counts = np.unique(labels[by_label], return_index=True, return_counts=True)
-    turn = np.arange(len(by_label)) - np.repeat(first, counts)  # 0 for the first face of each identity, ...
-    return np.sort(by_label[np.argsort(turn, kind="stable")[:most]])
-
-
-def is_ours(entry: Entry) -> bool:
-    """Whether an entry is a dataset that stage prepare or synthesize wrote."""
-    return (epath.Path(entry.path) / layout.INFO_FILE).exists()
-
-
-def _unlabelled(source: Source) -> Source:
-    names = {place: source.faces.name(place) for place in range(len(source))}
-    return dataclasses.replace(source, labels=np.arange(len(source), dtype=np.int64), names=names, labelled=False)
-
-
-def _open_rows(name: str, path: str, config: ConfigDict, matcher: str) -> Source:
-    found = given.read(path.replace(given.MATCHER, matcher))
-    labels = np.arange(len(found.embeddings)) if found.labels is None else found.labels.astype(np.int64)
-    positions = evenly(labels, config.max_pictures, config.seed)
-    hashes = np.array([_hash(found.embeddings[position]) for position in positions], np.uint64)
-    return Source(
-        name=name,
-        faces=Rows(path, found, positions, hashes),
-        labels=labels[positions],
-        names=dict(enumerate(found.names)),
-        labelled=found.labels is not None,
-        in_all=len(labels),
-    )
-
-
-def _hash(row: np.ndarray) -> int:
-    return int.from_bytes(hashlib.sha256(row.tobytes()).digest()[:8])
-
-
-def _open_pictures(name: str, entry: Entry, config: ConfigDict) -> Source:
-    """The pictures of a set; the numbers of a dataset's identities are its own, which other datasets may share."""
-    if is_ours(entry):
-        split = dataset.open(entry.path, KEYS[name])[entry.part or TRAIN]
-        source: PictureSource = dataset.SplitSource(split)
-        numbers = split.classes.astype(np.int64)
-    else:
-        if entry.part:
-            raise UserError(f"config.{KEYS[name]}: {entry.path} is no dataset with splits: leave out :{entry.part}")
-        source = flat.FlatSource(entry.path) if flat.is_flat(entry.path) else formats.open_source(entry.path)
-        numbers = np.arange(len(source.class_names))
-    labels = np.asarray(source.labels)
-    positions = evenly(labels, config.max_pictures, config.seed)
-    looked = pixels.look(name, source, positions)
-    _tell_unreadable(name, looked, config.max_unreadable)
-    kept = positions[looked.readable]
-    return Source(
-        name=name,
-        faces=Pictures(source, kept, looked.hashes),
-        labels=numbers[labels[kept]],
-        names=dict(zip(numbers.tolist(), source.class_names, strict=True)),
-        labelled=not isinstance(source, flat.FlatSource),
-        in_all=len(labels),
-        unreadable=looked.unreadable,
-    )
-
-
-def _tell_unreadable(name: str, looked: pixels.Looked, most: float) -> None:
-    if not looked.unreadable:
-        return
-    told = f"{looked.unreadable:,} of {len(looked.readable):,} pictures of {name} cannot be read"
-    if looked.unreadable > most * len(looked.readable) or not len(looked.hashes):
-        raise UserError(f"{told}, the first {looked.first}: mend them, or allow more by config.max_unreadable")
-    logging.warning("%s and are left out; the first is %s", told, looked.first)
