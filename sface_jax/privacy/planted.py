@@ -18,7 +18,7 @@ from sface_jax.privacy import controls, metrics, planting
 from sface_jax.privacy.attacks import copies, strangers
 from sface_jax.privacy.attacks.screening import SIGNIFICANT, Screening, key_of, screen
 from sface_jax.privacy.controls import Plants
-from sface_jax.privacy.inputs.entries import TRAIN, parse
+from sface_jax.privacy.inputs.entries import TRAIN, parse, refuse_equal
 from sface_jax.privacy.inputs.pixels import Resized, look
 from sface_jax.privacy.relations import Faces
 from sface_jax.recognition.network import Network, OpenNetwork, load
@@ -53,6 +53,7 @@ def run(config: ConfigDict, workdir: epath.Path, open_network: OpenNetwork = loa
         raise UserError("config.heldout and config.unseen are shares: set them between 0 and 1")
     workdir, options = epath.Path(workdir), {"batch_size": config.batch_size, "flip": config.flip}
     found = networks.find((config.matcher,), workdir, "matcher")
+    refuse_equal((key, parse(one, key)) for key in ("authentic", "synthetic") for one in config[key])
     network = next(iter(networks.load_all(found, "matcher", open_network).values()))
     left_out = set(epath.Path(config.exclude).read_text().splitlines()) if config.exclude else set()
     authentic = _embedded(network, config.authentic, "authentic", set(), config.edited, config.seed, options)

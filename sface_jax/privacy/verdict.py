@@ -22,6 +22,14 @@ LEAST_FOUND = {"edited": 0.5, "other": 0.1}
 Exact copies are found by any matcher, also by one that sees nothing."""
 
 SIGNIFICANT = 0.05
+SURE = 0.01
+"""p-value below which members are told from held-out people: several rules make one verdict, so each must err less."""
+
+WIDER = 2.576 / 1.96
+"""From an interval of 95 % to one of 99 %, where a rule asks for that."""
+
+SWAPPED = 0.995
+"""The p-value of membership from which members are surely the less alike: chance gets there once in 200 times."""
 
 RULES = {
     "match rate": (
@@ -30,19 +38,20 @@ RULES = {
         "the 95 % interval is at least 10 times that, weakly linkable where it is above it."
     ),
     "label separation": (
-        "AUC of same-label against different-label authentic/synthetic pairs: weakly linkable where the low end of the "
-        "interval is above 0.5."
+        "AUC of same-label against different-label authentic/synthetic pairs: weakly linkable where the low end of a "
+        "99 % interval is above 0.5."
     ),
     "label recovery": (
         "Share of synthetic pictures whose nearest authentic picture has their own label: weakly linkable where the "
         "low end of the interval is above chance, linkable where it is also at least 10 times chance or one half."
     ),
     "pooled linkage": (
-        "The same for synthetic identities, by the mean score of all their pictures with all pictures of a person."
+        "The same for synthetic identities, by the mean score of all their pictures with all pictures of a person; "
+        "weakly linkable by a 99 % interval."
     ),
     "membership": (
         "AUC of the primary attack by identity, members against held-out people: linkable where the low end of the "
-        "interval is at least 0.75, weakly linkable where it is above 0.5, and in both cases the p-value below 0.05. "
+        "interval is at least 0.75, weakly linkable where it is above 0.5, and in both cases the p-value below 0.01. "
         "Another attack decides where it says more and its p-value, adjusted for the number of attacks, is below 0.05."
     ),
     "memorised pictures": "The same of training pictures against unseen pictures of the same people, without p-value.",
@@ -134,8 +143,8 @@ def _swapped(audit: dict[str, Any]) -> str:
             f"of the synthetic pictures {copies['equal']:,} are held-out ones: these people did train the "
             f"generator, or the two sets are swapped."
         )
-    membership = audit.get("membership")
-    if membership and membership["identity"]["interval"][1] < 0.5:
+    identity = (audit.get("membership") or {}).get("identity", {})
+    if identity and identity["interval"][1] < 0.5 and identity["p_value"] >= SWAPPED:
         return (
             "the synthetic pictures are more like the held-out people than like members: these people did train the "
             "generator, or the two sets are swapped, or they are not from one source."
@@ -166,7 +175,7 @@ def _of_dataset(audit: dict[str, Any]) -> Iterator[dict[str, str] | None]:
         )  # fmt: skip
         yield _recovered(
             "pooled linkage", "All pictures of a label together give it away for {} of the synthetic identities",
-            linkage["pooled"]["all"]["mean"]["rank1"],
+            linkage["pooled"]["all"]["mean"]["rank1"], WIDER,
         )  # fmt: skip
     if membership := audit.get("membership"):
         yield _membership(membership)
@@ -235,7 +244,7 @@ def _memorised(name: str, threat: str, found: dict[str, Any]) -> dict[str, str]:
 
 def _level_of(found: dict[str, Any]) -> str:
     low = found["interval"][0]
-    if low <= 0.5 or found.get("p_value", 0) >= SIGNIFICANT:  # few identities: the interval alone is not enough
+    if low <= 0.5 or found.get("p_value", 0) >= SURE:  # few identities: the interval alone is not enough
         return NOT_DETECTED
     return LINKABLE if low >= 0.75 else WEAK
 
@@ -248,7 +257,7 @@ def _separation(audit: dict[str, Any]) -> dict[str, str] | None:
     return {
         "name": "label separation",
         "threat": DATASET,
-        "level": WEAK if low > 0.5 else NOT_DETECTED,
+        "level": WEAK if found["auc"] - WIDER * (found["auc"] - low) > 0.5 else NOT_DETECTED,
         "text": (
             f"A pair of an authentic and a synthetic picture of one label scores higher than one of different labels "
             f"in {_percent(found['auc'])} of couples (95 % interval {_percent(low)} to {_percent(high)}; "
@@ -280,12 +289,13 @@ def _match_rate(audit: dict[str, Any]) -> dict[str, str] | None:
     }
 
 
-def _recovered(name: str, text: str, rank1: dict[str, Any]) -> dict[str, str]:
+def _recovered(name: str, text: str, rank1: dict[str, Any], wider: float = 1.0) -> dict[str, str]:
     (low, high), chance = rank1["interval"], rank1["chance"]
+    above = rank1["rate"] - wider * (rank1["rate"] - low) > chance
     return {
         "name": name,
         "threat": DATASET,
-        "level": NOT_DETECTED if low <= chance else LINKABLE if low >= min(10 * chance, 0.5) else WEAK,
+        "level": NOT_DETECTED if not above else LINKABLE if low >= min(10 * chance, 0.5) else WEAK,
         "text": (
             f"{text.format(_percent(rank1['rate']))} (95 % interval {_percent(low)} to {_percent(high)}); "
             f"chance is {_percent(chance)}."
