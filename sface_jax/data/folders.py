@@ -7,11 +7,10 @@ from collections.abc import Iterable
 
 import numpy as np
 from etils import epath
-from jaxtyping import UInt8
 
-from sface_jax.core import files, pictures
-from sface_jax.core.errors import Damaged, UserError
-from sface_jax.data import local, resize
+from sface_jax.core import files
+from sface_jax.core.errors import UserError
+from sface_jax.data import local
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".pgm", ".ppm", ".bmp", ".webp"})
 
@@ -85,15 +84,3 @@ class FolderSource:
 
     def _path(self, position: int) -> epath.Path:
         return epath.Path(self.root) / self.class_names[self.labels[position]] / self.names[position]
-
-
-def read_picture(path: files.PathLike, size: int) -> UInt8[np.ndarray, "s s 3"]:
-    """Decodes a picture to RGB, cuts its central square and resizes that, see `resize.square`.
-
-    Raises:
-        UserError: the file cannot be read, is no picture, or is cut short.
-    """
-    try:
-        return resize.square(pictures.decode(epath.Path(path).read_bytes()), size)
-    except (OSError, Damaged) as error:
-        raise UserError(f"{path} cannot be read as a picture ({error}): mend it, or leave it out") from error

@@ -36,7 +36,6 @@ LOOKED_AT = 112  # pixels: copies are sought among pictures of this size
 
 AUTHENTIC, MADE, CROSS = "authentic_authentic", "synthetic_synthetic", "authentic_synthetic"
 
-OpenDiscriminator = threats.OpenDiscriminator
 WritePage = Callable[[epath.Path, dict[str, Any], Sequence[dict[str, Any]]], None]
 
 _SHOWN = 12  # couples of a flagged picture and the authentic one it is linked with, where they are to be shown
@@ -55,7 +54,7 @@ def run(
     config: ConfigDict,
     workdir: epath.Path,
     open_network: OpenNetwork = load,
-    open_discriminator: OpenDiscriminator | None = None,
+    open_discriminator: threats.OpenDiscriminator | None = None,
     write_page: WritePage | None = None,
 ) -> dict[str, Any]:
     """Audits a synthetic dataset; see `configs/privacy.py` for the keys.

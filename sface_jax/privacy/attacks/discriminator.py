@@ -27,9 +27,6 @@ ATTACKS = {
 Logits = Callable[[UInt8[np.ndarray, "n h w 3"]], Float32[np.ndarray, "n c"]]
 """Pictures to a logit for each label; see `gan.scoring.Scorer`, which `main` hands over."""
 
-OpenDiscriminator = Callable[[str], Logits | None]
-"""The folder of a generator -> its discriminator's logits; None where there is no discriminator in it."""
-
 
 @dataclasses.dataclass(frozen=True)
 class Pictures:
