@@ -78,9 +78,10 @@ def test_the_tiny_quickstart_ends_with_a_report_and_a_summary(tmp_path):
     assert "<html" in page and "http://" not in page.replace("http://www.w3.org", "")
     summary = json.loads((tmp_path / "report/summary.json").read_text())
     assert set(summary) >= {"authentic", "gan", "synthetic", "verification", "privacy", "wall_seconds"}
+    assert "What do these synthetic" in (tmp_path / "privacy/index.html").read_text()
     networks = summary["verification"]["heldout"]
     assert set(networks) >= {"authentic", "teacher", "classification", "distillation", "combined"}
     for figures in networks.values():
         assert 0 <= figures["accuracy"] <= 1 and "std" in figures and "tar_at_far_1e-3" in figures
     again = run("--config=configs/quickstart.py:tiny", f"--workdir={tmp_path}")
-    assert again.returncode == 0 and again.stderr.count("skipped") == 9  # of eleven, verify and report run again
+    assert again.returncode == 0 and again.stderr.count("skipped") == 8  # verify, privacy and report run again
