@@ -82,11 +82,12 @@ class Checkpoints:
         """
         return self._newest(lambda step: jax.tree.map(ocp.utils.to_shape_dtype_struct, target), padded=padded)
 
-    def read(self, parts: Sequence[str] = ()) -> Any | None:
+    def read(self, parts: Sequence[str] = (), step: int | None = None) -> Any | None:
         """Reads the newest readable checkpoint as nested dicts of arrays on the first device; see `restore`.
 
         Args:
             parts: what to read of the tree, such as "params/backbone"; nothing else is fetched. All of it where empty.
+            step: read the checkpoint of this step, and no other.
         """
         sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
 
@@ -98,16 +99,22 @@ class Checkpoints:
             return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree)
 
         prefixes = tuple(f"{part}/" for part in parts)
-        return self._newest(abstract, partial=bool(parts))
+        return self._newest(abstract, partial=bool(parts), steps=None if step is None else [step])
 
-    def _newest(self, abstract: Callable[[int], Any], partial: bool = False, padded: str = "") -> Any | None:
+    def _newest(
+        self,
+        abstract: Callable[[int], Any],
+        partial: bool = False,
+        padded: str = "",
+        steps: Sequence[int] | None = None,
+    ) -> Any | None:
         def how(path: tuple[Any, ...], leaf: ocp.ArrayRestoreArgs) -> ocp.ArrayRestoreArgs:
             """An array that may be padded is read into the target's shape, whatever its own is."""
             names = {getattr(key, "key", getattr(key, "name", None)) for key in path}
             return dataclasses.replace(leaf, strict=False) if padded in names else leaf
 
         broken: list[int] = []
-        for step in sorted(self.manager.all_steps(), reverse=True):
+        for step in sorted(self.manager.all_steps() if steps is None else steps, reverse=True):
             try:
                 target = abstract(step)
                 wanted = jax.tree_util.tree_map_with_path(how, ocp.checkpoint_utils.construct_restore_args(target))

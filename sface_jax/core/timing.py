@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -18,6 +19,11 @@ def matrix_product(dtype: str) -> Callable[[], None]:
     matrix = jax.random.normal(jax.random.key(0), (PRODUCT, PRODUCT), jnp.dtype(dtype))
     multiply = jax.jit(jnp.matmul)
     return lambda: jax.block_until_ready(multiply(matrix, matrix))
+
+
+def peak_gib() -> float:
+    """The most memory that this process has held so far, in GiB (Linux tells it in KiB)."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def interleaved(works: Mapping[str, Callable[[], None]], rounds: int) -> dict[str, float]:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
-import orbax.checkpoint as ocp
 from etils import epath
 
 from sface_jax.core import files
@@ -88,17 +86,11 @@ def _read(directory: files.PathLike, checkpoint: str) -> tuple[dict[str, Any], d
 
 
 def _at_step(checkpoints: Checkpoints, step: int) -> dict[str, Any]:
-    """The state in the checkpoint of a step, on the first device."""
+    """The state in the checkpoint of a step."""
     kept = sorted(checkpoints.manager.all_steps())
     if step not in kept:
         raise UserError(
             f"{checkpoints.directory} has no checkpoint of step {step}, only of {', '.join(map(str, kept)) or 'none'}: "
             f"choose one of these, or train with a higher keep_checkpoints in another --workdir"
         )
-    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    target = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        checkpoints.manager.item_metadata(step)["state"].tree,
-    )
-    wanted = ocp.args.PyTreeRestore(target, restore_args=ocp.checkpoint_utils.construct_restore_args(target))
-    return checkpoints.manager.restore(step, args=ocp.args.Composite(state=wanted))["state"]
+    return checkpoints.read(step=step)

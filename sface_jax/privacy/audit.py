@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from sface_jax.core import files, mesh
 from sface_jax.core.errors import UserError
 from sface_jax.data import cards, formats
-from sface_jax.privacy import card, controls, matching, relations, remedy, threats, verdict
+from sface_jax.privacy import card, controls, relations, remedy, threats, verdict
 from sface_jax.privacy.attacks import copies, linkage, membership, power, screening
 from sface_jax.privacy.inputs import given
 from sface_jax.privacy.inputs.embedded import embed_sets
@@ -24,7 +24,7 @@ from sface_jax.privacy.inputs.sets import Sets, open_sets
 from sface_jax.privacy.inputs.sources import HELDOUT, KEYS, MEMBERS, SYNTHETIC, UNSEEN, Pictures, Source
 from sface_jax.privacy.relations import Faces
 from sface_jax.recognition.network import Network, OpenNetwork, fingerprint, load
-from sface_jax.verification import networks
+from sface_jax.verification import curves, networks
 from sface_jax.verification.embed import FLIPS, embed
 
 NOT_KNOWN = (
@@ -256,8 +256,7 @@ def _measure(
     nearest = {MEMBERS: cross.matches.gallery_scores}
     for name in (HELDOUT, UNSEEN):
         if name in faces:
-            matches = matching.match(faces[name].embeddings, synthetic.embeddings, top_k=1, gallery_side=False)
-            nearest[name] = matches.top_scores[:, 0]
+            nearest[name] = membership.nearest_synthetic(faces[name], synthetic)
     rates = {name: relations.match_rates(relation, thresholds) for name, relation in related.items()}
     rates[f"{CROSS}_different"] = relations.different_label_rates(cross, thresholds)
     score_sets = {
@@ -327,7 +326,7 @@ def _remedy(
     if not config.exclude_rate:
         return {}
     primary, *others = found
-    screened, rate = found[primary].screened, screening.key_of(config.exclude_rate)
+    screened, rate = found[primary].screened, curves.rate_name(config.exclude_rate)
     copied = found[primary].copied[MEMBERS].pictures
     rows = np.union1d(remedy.exclude(screened, rate), copied).astype(np.int64)
     source = sets.sources[SYNTHETIC]

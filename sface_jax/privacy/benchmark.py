@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import importlib.util
 import os
-import resource
 from collections.abc import Callable
 from typing import Any
 
@@ -21,7 +20,6 @@ from sface_jax.core import files, timing
 from sface_jax.core.progress import duration
 from sface_jax.privacy import matching, tiles
 
-GIB = 2**20  # KiB, the unit of Linux's peak resident size
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5)
 
 
@@ -36,7 +34,7 @@ def run(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
         config: see configs/benchmark.py.
         workdir: gets the file.
     """
-    before = _peak()
+    before = timing.peak_gib()
     query, gallery = (_embeddings(seed, rows, config.dimensions) for seed, rows in enumerate((config.n, config.m)))
     labels = [np.sort(np.arange(len(x), dtype=np.int32) % config.identities) for x in (query, gallery)]
     held = (query.nbytes + gallery.nbytes) / 2**30
@@ -47,7 +45,7 @@ def run(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
     both = functools.partial(matching.match, q, g, of_q, of_g, thresholds=THRESHOLDS, top_k=10)
     # the memory is that of the whole gallery with the queries of one part
     matching.match(query[: matching.PART], gallery, labels[0][: matching.PART], labels[1], thresholds=THRESHOLDS)
-    beyond = _peak() - before - held
+    beyond = timing.peak_gib() - before - held
 
     works: dict[str, Callable[[], Any]] = {
         "matrix product": _product(q, g),
@@ -114,7 +112,3 @@ def _faiss(query: Float32[np.ndarray, "n d"], gallery: Float32[np.ndarray, "m d"
     index = faiss.IndexFlatIP(query.shape[1])
     index.add(gallery)
     return lambda: index.search(query, 1)
-
-
-def _peak() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / GIB

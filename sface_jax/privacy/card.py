@@ -11,6 +11,7 @@ from etils import epath
 from sface_jax.core import files
 from sface_jax.data import cards
 from sface_jax.privacy import planting
+from sface_jax.privacy.wording import number, percent, times
 
 KINDS = {
     planting.EXACT: "as they are",
@@ -74,39 +75,39 @@ def _rows(audit: dict[str, Any]) -> Iterator[tuple[str, str, str, str]]:
     rates = audit["match_rates"].get("authentic_synthetic")
     if rates:
         rate = rates["1e-3"] if "1e-3" in rates else next(iter(rates.values()))
-        times = spread = ""
+        ratio = spread = ""
         if rate["fmr"]:
-            times = f", {_times(rate['ratio_to_chance'])} chance"
-            spread = f"; {' to '.join(map(_times, rate['ratio_interval']))} chance"
+            ratio = f", {times(rate['ratio_to_chance'])} chance"
+            spread = f"; {' to '.join(map(times, rate['ratio_interval']))} chance"
         yield (
-            f"picture matches the person of its label, threshold frozen at FMR {_percent(rate['fmr'])}",
-            _percent(rate["rate"]) + times,
+            f"picture matches the person of its label, threshold frozen at FMR {percent(rate['fmr'])}",
+            percent(rate["rate"]) + ratio,
             _range(rate["interval"]) + spread,
-            _percent(rate["fmr"]),
+            percent(rate["fmr"]),
         )
     if linkage := audit["linkage"]:
         for name, rank1 in (
             ("nearest authentic picture has the label (rank 1)", linkage["single"]["rank1"]),
             ("all pictures of a label together give it away (rank 1)", linkage["pooled"]["all"]["mean"]["rank1"]),
         ):
-            yield name, _percent(rank1["rate"]), _range(rank1["interval"]), _percent(rank1["chance"])
+            yield name, percent(rank1["rate"]), _range(rank1["interval"]), percent(rank1["chance"])
     if audit["membership"]:
         found = audit["membership"]["identity"]
         low, high = found["interval"]
         yield "who trained the generator (AUC, by identity)", f"{found['auc']:.3f}", f"{low:.3f} to {high:.3f}", "0.5"
         for key, rate in list(found["tpr_at_fpr"].items())[-1:]:
-            fpr = _percent(float(key))
-            yield f"the same, true positives at {fpr} false positives", _percent(rate), "", fpr
+            fpr = percent(float(key))
+            yield f"the same, true positives at {fpr} false positives", percent(rate), "", fpr
     else:
         yield "who trained the generator", "not tested", "", ""
     screening = audit["screening"]
     for key, rate in screening["rates"].items():
-        spread = f"{_count(rate['interval'][0])} to {_count(rate['interval'][1])} by chance" if rate["interval"] else ""
+        spread = f"{number(rate['interval'][0])} to {number(rate['interval'][1])} by chance" if rate["interval"] else ""
         yield (
-            f"links of pictures with members at a false positive rate of {_percent(float(key))}",
-            _count(rate["links"]),
+            f"links of pictures with members at a false positive rate of {percent(float(key))}",
+            number(rate["links"]),
             spread,
-            _count(rate["expected"]),
+            number(rate["expected"]),
         )
     if copies := screening.get("copies"):
         chance = (copies.get("heldout") or {}).get("expected_among_members")
@@ -115,7 +116,7 @@ def _rows(audit: dict[str, Any]) -> Iterator[tuple[str, str, str, str]]:
             "copies of authentic pictures: equal pixels, near duplicates",
             f"{found['equal']}, {found['alike']}",
             "",
-            "" if chance is None else _count(chance),
+            "" if chance is None else number(chance),
         )
 
 
@@ -123,7 +124,7 @@ def _controls(audit: dict[str, Any]) -> Iterator[str]:
     """What the controls say of the attacks."""
     for kind, planted in ((audit["controls"].get("planted") or {}).get("kinds") or {}).items():
         found = [
-            f"{rate['found']} of {planted['planted']} at a false positive rate of {_percent(float(key))}"
+            f"{rate['found']} of {planted['planted']} at a false positive rate of {percent(float(key))}"
             for key, rate in planted["rates"].items()
         ]
         if found:
@@ -140,17 +141,5 @@ def _of_all(synthetic: dict[str, int]) -> str:
     return f"{synthetic['pictures']:,} of the {synthetic['pictures_in_all']:,} synthetic pictures"
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.3g} %"
-
-
 def _range(ends: list[float]) -> str:
-    return f"{_percent(ends[0])} to {_percent(ends[1])}"
-
-
-def _count(number: float | int) -> str:
-    return f"{number:,.0f}" if number >= 10 or number == int(number) else f"{number:.2g}"
-
-
-def _times(ratio: float) -> str:
-    return f"{ratio:,.0f} times" if ratio >= 10 else f"{ratio:.2g} times"
+    return f"{percent(ends[0])} to {percent(ends[1])}"

@@ -11,9 +11,10 @@ from jaxtyping import Bool, Float32, Int, UInt8
 from sface_jax.privacy import matching, metrics, planting
 from sface_jax.privacy.attacks import copies, strangers
 from sface_jax.privacy.attacks.links import Links
-from sface_jax.privacy.attacks.screening import SIGNIFICANT, Found, Screening, key_of, links_of
+from sface_jax.privacy.attacks.screening import SIGNIFICANT, Found, Screening, links_of
 from sface_jax.privacy.attacks.strangers import Galleries
 from sface_jax.privacy.relations import Faces, Relation
+from sface_jax.verification import curves
 
 SHARES = (1e-2, 1e-3, 1e-4)
 """Shares of the synthetic set that are replaced by leaks."""
@@ -209,7 +210,7 @@ def _figures(screening: Screening, found: Plants, background: float, seed: int) 
     shares = {}
     for share in SHARES:
         if round(share * screening.pictures * (1 + 1e-12), 9) >= 1:
-            shares[key_of(share)] = _of_draws(screening, found, share, background, seed)
+            shares[curves.rate_name(share)] = _of_draws(screening, found, share, background, seed)
     return {
         "planted": len(found.people),
         "rates": rates,

@@ -16,13 +16,13 @@ from sface_jax.core.errors import UserError
 from sface_jax.data import formats
 from sface_jax.privacy import controls, metrics, planting
 from sface_jax.privacy.attacks import copies, strangers
-from sface_jax.privacy.attacks.screening import SIGNIFICANT, Screening, key_of, screen
+from sface_jax.privacy.attacks.screening import SIGNIFICANT, Screening, screen
 from sface_jax.privacy.controls import Plants
 from sface_jax.privacy.inputs.entries import TRAIN, parse, refuse_equal
 from sface_jax.privacy.inputs.pixels import Resized, look
 from sface_jax.privacy.relations import Faces
 from sface_jax.recognition.network import Network, OpenNetwork, load
-from sface_jax.verification import networks
+from sface_jax.verification import curves, networks
 from sface_jax.verification.embed import embed
 
 _READ = 1 << 10  # pictures edited at a time
@@ -167,7 +167,9 @@ def _found(config: ConfigDict, found: Screening, made: Plants) -> dict[str, Any]
         "tpr": {key: float(made.found(at.value).mean()) for key, at in found.thresholds.items()},
         "rank1": float(made.first().mean()),
         "copies": None if made.copies is None else float(made.copies.mean()),
-        "shares": {key_of(share): controls.replaced(found, made, share, seed=found.seed) for share in config.shares},
+        "shares": {
+            curves.rate_name(share): controls.replaced(found, made, share, seed=found.seed) for share in config.shares
+        },
     }
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from sface_jax.privacy import metrics
+from sface_jax.privacy.wording import all_of, number, percent, times
 
 UNTESTED = "could not be tested"
 NOT_DETECTED = "not detected by these attacks at this power"
@@ -95,7 +96,7 @@ def decide(audit: dict[str, Any]) -> dict[str, Any]:
         level = UNTESTED
     others = {found["threat"]: found["level"] for found in findings if found["threat"] != DATASET}
     telling = [threat for threat, found in others.items() if LEVELS.index(found) > LEVELS.index(NOT_DETECTED)]
-    also = f" Who trained the generator is told by {_and(telling)} too." if telling else ""
+    also = f" Who trained the generator is told by {all_of(telling)} too." if telling else ""
     return {
         "level": level,
         "summary": _summary(level, worst, blind) + also,
@@ -132,7 +133,7 @@ def _summary(level: str, worst: list[str], blind: str) -> str:
     if level == NOT_DETECTED:
         return "These attacks, at this power, detected no link between synthetic pictures and authentic identities."
     grade = "can be linked" if level == LINKABLE else "can be linked weakly"
-    return f"The synthetic pictures {grade} to the identities they were made from, by {_and(worst)}."
+    return f"The synthetic pictures {grade} to the identities they were made from, by {all_of(worst)}."
 
 
 def _swapped(audit: dict[str, Any]) -> str:
@@ -260,7 +261,7 @@ def _separation(audit: dict[str, Any]) -> dict[str, str] | None:
         "level": WEAK if found["auc"] - WIDER * (found["auc"] - low) > 0.5 else NOT_DETECTED,
         "text": (
             f"A pair of an authentic and a synthetic picture of one label scores higher than one of different labels "
-            f"in {_percent(found['auc'])} of couples (95 % interval {_percent(low)} to {_percent(high)}; "
+            f"in {percent(found['auc'])} of couples (95 % interval {percent(low)} to {percent(high)}; "
             f"chance is 50 %)."
         ),
     }
@@ -280,11 +281,11 @@ def _match_rate(audit: dict[str, Any]) -> dict[str, str] | None:
         "threat": DATASET,
         "level": NOT_DETECTED if low <= floor else LINKABLE if low >= 10 * floor else WEAK,
         "text": (
-            f"At the threshold that lets {_percent(rate['fmr'])} of authentic strangers through, "
-            f"{_percent(rate['rate'])} of the pairs of an authentic and a synthetic picture with the same label match "
-            f"(95 % interval {_percent(low)} to {_percent(rate['interval'][1])}), "
-            f"{_times(rate['ratio_to_chance'])} chance; "
-            f"with different labels it is {_percent(different[key]['rate'])}."
+            f"At the threshold that lets {percent(rate['fmr'])} of authentic strangers through, "
+            f"{percent(rate['rate'])} of the pairs of an authentic and a synthetic picture with the same label match "
+            f"(95 % interval {percent(low)} to {percent(rate['interval'][1])}), "
+            f"{times(rate['ratio_to_chance'])} chance; "
+            f"with different labels it is {percent(different[key]['rate'])}."
         ),
     }
 
@@ -297,8 +298,8 @@ def _recovered(name: str, text: str, rank1: dict[str, Any], wider: float = 1.0) 
         "threat": DATASET,
         "level": NOT_DETECTED if not above else LINKABLE if low >= min(10 * chance, 0.5) else WEAK,
         "text": (
-            f"{text.format(_percent(rank1['rate']))} (95 % interval {_percent(low)} to {_percent(high)}); "
-            f"chance is {_percent(chance)}."
+            f"{text.format(percent(rank1['rate']))} (95 % interval {percent(low)} to {percent(high)}); "
+            f"chance is {percent(chance)}."
         ),
     }
 
@@ -330,11 +331,11 @@ def _leaked(audit: dict[str, Any]) -> dict[str, str] | None:
     if found["noticed"]:
         level = LINKABLE if surely else WEAK
     parts = [
-        f"at a false positive rate of {_percent(float(key))} {_number(rate['links'])} links, where chance makes "
-        f"{_number(rate['expected'])}"
+        f"at a false positive rate of {percent(float(key))} {number(rate['links'])} links, where chance makes "
+        f"{number(rate['expected'])}"
         for key, rate in found["rates"].items()
     ]
-    told = "no false positive rate has a chance link behind it" if not parts else _and(parts)
+    told = "no false positive rate has a chance link behind it" if not parts else all_of(parts)
     return {
         "name": "leaked pictures",
         "threat": DATASET,
@@ -361,7 +362,7 @@ def _copied(audit: dict[str, Any]) -> dict[str, str] | None:
         "level": NOT_DETECTED if few else LINKABLE if much else WEAK,
         "text": (
             f"Synthetic pictures that have the very {found['of']} of an authentic one: {equal:,}; near duplicates "
-            f"of one besides: {alike:,}. By what held-out people give, chance makes {_number(chance)}."
+            f"of one besides: {alike:,}. By what held-out people give, chance makes {number(chance)}."
         ),
     }
 
@@ -409,19 +410,3 @@ def _caveats(audit: dict[str, Any]) -> Iterator[str]:
             f"Even {control['network']}, which did learn the members, does not tell them: the attack on released "
             f"recognisers is too weak here to say anything."
         )
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.3g} %"
-
-
-def _number(count: float | int) -> str:
-    return f"{count:,.0f}" if count >= 10 or count == int(count) else f"{count:.2g}"
-
-
-def _times(ratio: float) -> str:
-    return f"{ratio:,.0f} times" if ratio >= 10 else f"{ratio:.2g} times"
-
-
-def _and(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

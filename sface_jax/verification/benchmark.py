@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import time
 from collections.abc import Callable
 from typing import Any
@@ -16,8 +15,6 @@ from ml_collections import ConfigDict
 
 from sface_jax.core import files, timing
 from sface_jax.verification import protocol, templates
-
-GIB = 2**20  # KiB, the unit of Linux's peak resident size
 
 
 def run(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
@@ -96,7 +93,7 @@ def _templates(config: ConfigDict) -> dict[str, float]:
 
     pooled: Float32[np.ndarray, "t d"] = timed("pooling", lambda: templates.pool(embeddings, template, media))
     timed("scores and rates", lambda: templates.measure(pooled, first, second, same))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / GIB
+    peak = timing.peak_gib()
     shape = (config.pictures, config.dimensions, config.templates, config.template_pairs)
     logging.info("%d pictures of %d dimensions in %d templates, %d pairs, compilation included", *shape)
     for name, of in seconds.items():

@@ -111,10 +111,9 @@ def at_fmr(
     """
     mated, non_mated = _checked(mated, non_mated)
     wanted = np.asarray(wanted, np.float64)
-    # the product of 0.29 and 100 is below 29
-    allowed = np.floor(wanted * len(non_mated) * (1 + 1e-12)).astype(np.int32)
+    most = np.array([allowed(rate, len(non_mated)) for rate in wanted], np.int32)
     with jax.enable_x64(mated.dtype.itemsize == 8):
-        found = jax.device_get(_counts_at(_padded(_keys(mated)), _padded(_keys(non_mated)), allowed))
+        found = jax.device_get(_counts_at(_padded(_keys(mated)), _padded(_keys(non_mated)), most))
     keys, false_matches, true_matches = found
     thresholds = np.where(keys == ~keys.dtype.type(0), np.inf, _scores(keys)).astype(np.float64)
     return RatesAt(
@@ -147,6 +146,16 @@ def thin(fmr: Float[np.ndarray, " t"], fnmr: Float[np.ndarray, " t"], points: in
     by_fmr = len(fmr) - np.searchsorted(fmr[::-1], wanted_fmr, side="right")  # first point not above the wanted rate
     by_fnmr = np.searchsorted(fnmr, np.linspace(0, 1, share)).clip(max=len(fmr) - 1)
     return np.unique(np.concatenate([[0, len(fmr) - 1], by_fmr, by_fnmr]))
+
+
+def allowed(rate: float, count: int) -> int:
+    """How many of `count` may be accepted at a rate; the product of 0.29 and 100 is below 29, but allows 29."""
+    return int(rate * count * (1 + 1e-12))
+
+
+def one_too_many(scores: Num[np.ndarray, " n"], rate: float) -> float | np.floating:
+    """The score that a threshold must be above, if at most a share `rate` below 1 of all scores is to be accepted."""
+    return np.sort(scores)[::-1][allowed(rate, len(scores))]
 
 
 def rate_name(rate: float) -> str:

@@ -4,8 +4,8 @@ import shutil
 
 from etils import epath
 
+from tests.multi.alike import close
 from tests.multi.launch import launch
-from tests.multi.test_verify import _close
 from tests.verification import tiny
 
 
@@ -21,5 +21,5 @@ def test_findings_do_not_depend_on_devices_or_processes(tmp_path):
         found += launch("audit_worker", tmp_path / name, **options)
     assert [one["devices"] for one in found] == [1, 8, 4, 4]
     for one in found[1:]:
-        _close(one["told"], found[0]["told"])
+        close(one["told"], found[0]["told"])
         assert (one["headline"], one["kept"]) == (found[0]["headline"], found[0]["kept"])

@@ -6,6 +6,7 @@ import numpy as np
 from etils import epath
 
 from tests.data import template_set
+from tests.multi.alike import close
 from tests.multi.launch import launch
 from tests.verification import tiny
 
@@ -23,21 +24,5 @@ def test_figures_do_not_depend_on_devices_or_processes(tmp_path):
         found += launch("verify_worker", tmp_path / name, folder, **options)
     assert [one["devices"] for one in found] == [1, 8, 4, 4]
     for one in found[1:]:
-        _close(one["told"], found[0]["told"])
-        _close(one["table"], found[0]["table"])
-
-
-def _close(a, b):
-    """Counts and words are equal, other numbers to rounding."""
-    if isinstance(a, dict):
-        assert a.keys() == b.keys()
-        for key in a:
-            _close(a[key], b[key])
-    elif isinstance(a, list):
-        assert len(a) == len(b)
-        for one, other in zip(a, b, strict=True):
-            _close(one, other)
-    elif isinstance(a, float):
-        assert abs(a - b) < 1e-5
-    else:
-        assert a == b
+        close(one["told"], found[0]["told"])
+        close(one["table"], found[0]["table"])

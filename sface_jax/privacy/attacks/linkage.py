@@ -123,7 +123,7 @@ def identification(searches: pooled.IdentityMatches, members: Faces) -> dict[str
 
 def _open_set(searches: pooled.IdentityMatches, wanted: float, enrolled: int) -> dict[str, Any]:
     own, other = searches.own, searches.other
-    bar = np.sort(other)[::-1][int(wanted * len(other) * (1 + 1e-12))]
+    bar = curves.one_too_many(other, wanted)
     false = other > bar
     first = np.maximum(own, other)
     threshold = float(first[first > bar].min(initial=np.inf))

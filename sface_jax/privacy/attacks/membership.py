@@ -71,7 +71,9 @@ def membership(
         return {}
     sides = {"members": members, "heldout": heldout} | ({} if unseen is None else {"unseen": unseen})
     known = nearest or {}
-    close = {name: known[name] if name in known else _nearest(faces, synthetic) for name, faces in sides.items()}
+    close = {
+        name: known[name] if name in known else nearest_synthetic(faces, synthetic) for name, faces in sides.items()
+    }
     strangers, cohort = difficulty(sides, seed=seed)
     calibrated = {name: close[name] - strangers[name] for name in sides}
     labels = {name: faces.labels for name, faces in sides.items()}
@@ -288,8 +290,9 @@ def difficulty(
     return result, {"folds": folds} | min(sizes, key=lambda size: size["pictures"])
 
 
-def _nearest(faces: Faces, synthetic: Faces) -> Num[np.ndarray, " n"]:
-    matches = matching.match(faces.embeddings, synthetic.embeddings, faces.labels, synthetic.labels, top_k=1)
+def nearest_synthetic(faces: Faces, synthetic: Faces) -> Num[np.ndarray, " n"]:
+    """The cosine of each picture with the synthetic one most alike."""
+    matches = matching.match(faces.embeddings, synthetic.embeddings, top_k=1, gallery_side=False)
     return matches.top_scores[:, 0]
 
 
@@ -377,7 +380,7 @@ def _operate(
     inside: Num[np.ndarray, " n"], inside_ids: Int[np.ndarray, " n"], outside: Num[np.ndarray, " m"], rate: float
 ) -> dict[str, Any]:
     """The lowest threshold that at most a share `rate` of the outside reaches, and what is found there."""
-    bar = np.sort(outside)[::-1][int(rate * len(outside) * (1 + 1e-12))]
+    bar = curves.one_too_many(outside, rate)
     alarms, above = int((outside > bar).sum()), [scores[scores > bar] for scores in (inside, outside)]
     threshold = float(min((part.min() for part in above if len(part)), default=np.inf))
     found = metrics.match_rate(inside, inside_ids, threshold)

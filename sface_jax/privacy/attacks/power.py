@@ -8,6 +8,7 @@ from statistics import NormalDist
 from typing import Any
 
 from sface_jax.privacy import metrics
+from sface_jax.privacy.wording import percent
 from sface_jax.verification import curves
 
 POWER, ALPHA = 0.8, 0.05
@@ -110,26 +111,26 @@ def _sentences(found: dict[str, Any]) -> list[str]:
         sentences += [
             f"With {one['members']:,} members and {one['heldout']:,} held-out identities, a membership attack is found "
             f"with 80 % probability where its AUC is at least {one['auc']:.3f}.",
-            f"A false positive rate below {_percent(one['smallest_fpr'])} of identities cannot be measured, and what "
-            f"happened to none of the held-out identities may still happen to {_percent(one['unseen_event'])} of "
+            f"A false positive rate below {percent(one['smallest_fpr'])} of identities cannot be measured, and what "
+            f"happened to none of the held-out identities may still happen to {percent(one['unseen_event'])} of "
             f"people (rule of three).",
         ]
         if one["supported_fpr"] is None:
             sentences.append("No false positive rate has 30 held-out identities behind it (rule of 30).")
         else:
             sentences.append(
-                f"False positive rates below {_percent(one['supported_fpr'])} have fewer than 30 held-out identities "
+                f"False positive rates below {percent(one['supported_fpr'])} have fewer than 30 held-out identities "
                 f"behind them (rule of 30)."
             )
     for rate in found["match_rates"].values():
         sentences.append(
-            f"Where {_percent(rate['chance'])} of authentic strangers match, same-label pairs must match in at least "
-            f"{_percent(rate['rate'])}, {rate['ratio']:.3g} times as often, to be found with 80 % probability."
+            f"Where {percent(rate['chance'])} of authentic strangers match, same-label pairs must match in at least "
+            f"{percent(rate['rate'])}, {rate['ratio']:.3g} times as often, to be found with 80 % probability."
         )
     if one := found["linkage"]:
         sentences.append(
             f"One search for each of {one['identities']:,} synthetic identities finds a link with 80 % probability "
-            f"where at least {_percent(one['rank1'])} of them come first; chance is {_percent(one['chance'])}."
+            f"where at least {percent(one['rank1'])} of them come first; chance is {percent(one['chance'])}."
         )
     if found["smallest_fmr"]:
         sentences.append(
@@ -137,7 +138,3 @@ def _sentences(found: dict[str, Any]) -> list[str]:
             f"(rule of 30)."
         )
     return sentences
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.3g} %"

@@ -14,6 +14,7 @@ from sface_jax.privacy.attacks.chance import Tail
 from sface_jax.privacy.attacks.links import COHORT, SHARE, Links, links, nearest_people
 from sface_jax.privacy.attacks.strangers import Galleries
 from sface_jax.privacy.relations import Faces
+from sface_jax.verification import curves
 
 RATES = (1e-2, 1e-3, 1e-4)
 SIGNIFICANT = 0.05
@@ -99,11 +100,11 @@ class Screening:
         """The thresholds at each rate that the null supports with one chance link or more, the lowest first."""
         found = {}
         for rate in self.rates:
-            allowed = int(rate * self.null_pictures * (1 + 1e-12))
+            allowed = curves.allowed(rate, self.null_pictures)
             if 1 <= allowed < len(self.null.scores):
                 # above the first score that is one too many; equal scores all go
                 value = float(np.nextafter(self.null.scores[allowed], np.float32(np.inf)))
-                found[key_of(rate)] = Threshold(value, int((self.null.scores >= value).sum()))
+                found[curves.rate_name(rate)] = Threshold(value, int((self.null.scores >= value).sum()))
         return found
 
     @functools.cached_property
@@ -243,7 +244,7 @@ class Screening:
             "null_people": len(self.null_people),
             "calibration": f"cosine less {SHARE:g} of the mean over the {COHORT} most alike other people",
             "rates": rates,
-            "unsupported": [key_of(rate) for rate in self.rates if key_of(rate) not in rates],
+            "unsupported": [curves.rate_name(rate) for rate in self.rates if curves.rate_name(rate) not in rates],
             "strongest": {
                 "score": float(first[0]) if len(first) else None,
                 "expected_by_chance": float(self.by_chance(first)[0]) if len(first) else None,
@@ -400,9 +401,3 @@ def _counts(found: Links, people: Int[np.ndarray, " p"], threshold: Threshold) -
     """Links of each person at or above a threshold."""
     owners = np.searchsorted(people, found.people[found.scores >= threshold.value])
     return np.bincount(owners, minlength=len(people))
-
-
-def key_of(rate: float) -> str:
-    """1e-2 for 0.01, as everywhere in the audit."""
-    mantissa, _, exponent = f"{rate:e}".partition("e")
-    return f"{float(mantissa):g}e{int(exponent)}"
