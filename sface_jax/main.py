@@ -87,9 +87,9 @@ def main(argv: list[str]) -> None:
     import jax
     from etils import epath
 
-    from sface_jax.core import mesh, stage
+    from sface_jax.core import cluster, mesh, stage
 
-    mesh.initialize_distributed()
+    cluster.join()
     if not mesh.is_lead():
         logging.set_verbosity(logging.WARNING)
     file, _, variant = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")

@@ -7,12 +7,12 @@ import jax
 from etils import epath
 
 from configs import privacy
-from sface_jax.core import files, mesh
+from sface_jax.core import cluster, files, mesh
 from sface_jax.privacy import audit
 
 
 def main() -> None:
-    mesh.initialize_distributed()
+    cluster.join()
     workdir = epath.Path(sys.argv[1])
     config = privacy.get_config()
     config.update({key: config[key].replace("{workdir}", str(workdir)) for key in ("authentic", "synthetic", "output")})

@@ -9,13 +9,13 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from sface_jax.core import mesh
+from sface_jax.core import cluster
 from sface_jax.data import dataset, pipeline
 from sface_jax.data.randaugment import randaugment
 
 
 def main() -> None:
-    mesh.initialize_distributed()
+    cluster.join()
     path, start, steps, batch_size = sys.argv[1], *map(int, sys.argv[2:5])
     split = dataset.open(path)["train"]
     told = {}

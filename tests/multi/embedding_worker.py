@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh
 
-from sface_jax.core import costs
+from sface_jax.core import cluster, costs
 from sface_jax.core import mesh as meshes
 from sface_jax.recognition.features import _compiled, features
 from sface_jax.recognition.mobilefacenet import MobileFaceNet
@@ -23,7 +23,7 @@ class Mean(nn.Module):
 
 
 def main() -> None:
-    meshes.initialize_distributed()
+    cluster.join()
     # as a TPU slice has them, whose order follows its wires: neighbours of one process are apart
     devices = np.array(jax.devices())
     devices = devices.reshape(-1, min(2, len(devices))).T.reshape(-1, 1)

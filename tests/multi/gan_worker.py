@@ -11,7 +11,7 @@ import jax
 from etils import epath
 
 from sface_jax.convert import embedders
-from sface_jax.core import mesh
+from sface_jax.core import cluster
 from sface_jax.core.checkpoint import Checkpoints
 from sface_jax.core.embedder import Embedder
 from sface_jax.data import dataset
@@ -24,7 +24,7 @@ NAMES = ("frechet", "intra_authentic", "intra_synthetic", "label_similarity")
 
 
 def main(workdir: str, steps: str) -> None:
-    mesh.initialize_distributed()
+    cluster.join()
     folder = epath.Path(workdir)
     toy = Toy()
     dataset.open = lambda path: {"train": toy}

@@ -1,7 +1,7 @@
 """Runs a worker script in processes of their own: several of them as one distributed run, with fake devices, or killed.
 
 A worker is a module of this folder, run as `python -m tests.multi.<worker> ARGUMENTS`. It calls
-`sface_jax.core.mesh.initialize_distributed()` first and prints one JSON object as the last line of its output.
+`sface_jax.core.cluster.join()` first and prints one JSON object as the last line of its output.
 """
 
 from __future__ import annotations

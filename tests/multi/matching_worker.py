@@ -7,12 +7,12 @@ import sys
 import jax
 import numpy as np
 
-from sface_jax.core import mesh
+from sface_jax.core import cluster
 from sface_jax.privacy import matching
 
 
 def main() -> None:
-    mesh.initialize_distributed()
+    cluster.join()
     matching.PART = 2048  # so that there are several parts, and the last of them is not whole
     rng = np.random.default_rng(0)
     query, gallery = (rng.standard_normal((n, 64), np.float32) for n in (5000, 3000))

@@ -7,12 +7,12 @@ import jax
 from etils import epath
 
 from configs import prepare as configs
-from sface_jax.core import mesh
+from sface_jax.core import cluster
 from sface_jax.data import blocks, prepare
 
 
 def main() -> None:
-    mesh.initialize_distributed()
+    cluster.join()
     blocks.SIZE = 4
     config = configs.get_config()
     config.update({"source": sys.argv[1], "image_size": 8, "heldout_identities": 0.3, "pairs_per_fold": 2})

@@ -12,7 +12,7 @@ import sys
 import jax
 from etils import epath
 
-from sface_jax.core import mesh
+from sface_jax.core import cluster
 from sface_jax.data import dataset, layout
 from sface_jax.recognition import network, train
 from sface_jax.recognition.trainer import Trainer
@@ -21,7 +21,7 @@ from tests.recognition.toy import Toy, config
 
 
 def main(workdir: str, teacher: str, steps: str) -> None:
-    mesh.initialize_distributed()
+    cluster.join()
     folder = epath.Path(workdir)
     (folder / layout.INFO_FILE).touch()
     toy = Toy()

@@ -9,13 +9,13 @@ import sys
 import jax
 from etils import epath
 
-from sface_jax.core import mesh
+from sface_jax.core import cluster
 from sface_jax.gan import network
 from sface_jax.synthesis import generate
 from tests.synthesis import small
 
 if __name__ == "__main__":
-    mesh.initialize_distributed()
+    cluster.join()
     network.load = small.load
     folder = epath.Path(sys.argv[1])
     generate.run(small.config(folder / "plain"), folder)

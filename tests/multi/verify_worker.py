@@ -7,12 +7,12 @@ import jax
 from etils import epath
 
 from configs import verify
-from sface_jax.core import files, mesh
+from sface_jax.core import cluster, files, mesh
 from sface_jax.verification import evaluate
 
 
 def main() -> None:
-    mesh.initialize_distributed()
+    cluster.join()
     workdir, templates = epath.Path(sys.argv[1]), sys.argv[2]
     config = verify.get_config()
     benchmarks = ("heldout", f"ijb=templates:{templates}")
