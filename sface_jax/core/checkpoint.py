@@ -12,9 +12,12 @@ from absl import logging
 from etils import epath
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from sface_jax.core import mesh
-from sface_jax.core.errors import Unfinished, UserError
+from sface_jax.core import digest, files, mesh
+from sface_jax.core.errors import Damaged, Unfinished, UserError
 from sface_jax.core.files import PathLike
+
+DIGESTS = "digests"
+"""The item of a checkpoint that tells, for each array, what its bits sum up to: storage may lose or alter some."""
 
 
 class Checkpoints:
@@ -28,7 +31,7 @@ class Checkpoints:
             read_only: change nothing in the folder, which another run may be writing to.
             keep: how many of the newest to keep; two, so that one that is cut short has a forerunner.
         """
-        self.directory = epath.Path(directory).resolve()
+        self.directory = files.absolute(directory)
         self.read_only = read_only
         options = ocp.CheckpointManagerOptions(
             max_to_keep=None if read_only else keep,
@@ -36,7 +39,7 @@ class Checkpoints:
             read_only=read_only,
             cleanup_tmp_directories=not read_only,
         )
-        handlers = {"state": ocp.PyTreeCheckpointHandler()}
+        handlers = {"state": ocp.PyTreeCheckpointHandler(), DIGESTS: ocp.JsonCheckpointHandler()}
         self.manager = ocp.CheckpointManager(self.directory, options=options, item_handlers=handlers)
 
     def latest_step(self) -> int | None:
@@ -50,7 +53,8 @@ class Checkpoints:
             UserError: no space is left.
         """
         try:
-            self.manager.save(step, args=ocp.args.Composite(state=ocp.args.PyTreeSave(state)))
+            digests = ocp.args.JsonSave(digest.of(state))
+            self.manager.save(step, args=ocp.args.Composite(state=ocp.args.PyTreeSave(state), **{DIGESTS: digests}))
             if jax.default_backend() == "cpu":
                 # The host copy of a CPU array is the array itself: a donated buffer must not change under the writer.
                 self.manager.wait_until_finished()
@@ -72,7 +76,8 @@ class Checkpoints:
         Args:
             target: a tree of arrays or `jax.ShapeDtypeStruct`s with the shapes, types and shardings wanted.
             padded: arrays under this name may have been saved with another number of rows: rows that the target has
-                more become zero, rows that it has less are dropped. For a matrix padded to suit a number of devices.
+                more become zero, rows of zeros that it has less are dropped. For a matrix padded to suit a number of
+                devices.
 
         Returns:
             The tree, or None where nothing was ever saved.
@@ -120,6 +125,7 @@ class Checkpoints:
                 wanted = jax.tree_util.tree_map_with_path(how, ocp.checkpoint_utils.construct_restore_args(target))
                 args = ocp.args.PyTreeRestore(target, restore_args=wanted, partial_restore=partial)
                 state = self.manager.restore(step, args=ocp.args.Composite(state=args))["state"]
+                self._check(step, state)
             except Exception as error:
                 reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
                 logging.warning(
@@ -135,6 +141,15 @@ class Checkpoints:
                 f"no checkpoint in {self.directory} can be read: restore it, or delete the folder and train anew"
             )
         return None
+
+    def _check(self, step: int, state: Any) -> None:
+        """Raises `Damaged` where what was read is not what was saved; checkpoints of old have nothing to tell it by."""
+        if not (self.directory / str(step) / DIGESTS).exists():
+            return
+        kept = self.manager.restore(step, args=ocp.args.Composite(**{DIGESTS: ocp.args.JsonRestore()}))[DIGESTS]
+        for name, found in digest.of(state).items():
+            if found != kept.get(name):
+                raise Damaged(f"{name} is not what was saved")
 
     def _set_aside(self, steps: list[int]) -> None:
         if mesh.is_lead():

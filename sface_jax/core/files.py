@@ -45,6 +45,12 @@ def _appearing(path: PathLike) -> Iterator[epath.Path]:
         raise
 
 
+def absolute(path: PathLike) -> epath.Path:
+    """The path from the root, links followed; one in an object store (`gs://...`) has no other."""
+    path = epath.Path(path)
+    return path if path.is_absolute() else path.resolve()
+
+
 def write_text(path: PathLike, content: str) -> None:
     """Writes UTF-8 text atomically; see `write_bytes`."""
     write_bytes(path, content.encode())

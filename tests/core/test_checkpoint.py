@@ -1,5 +1,7 @@
 """Checkpoints that are whole, cut short, or all broken."""
 
+import shutil
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -80,14 +82,35 @@ def test_parts_are_read_and_nothing_else(tmp_path):
 
 def test_only_what_is_padded_may_change_its_rows(tmp_path):
     checkpoints = Checkpoints(tmp_path)
-    weight = jnp.arange(12.0).reshape(6, 2)
+    weight = jnp.pad(jnp.arange(1.0, 9).reshape(4, 2), ((0, 2), (0, 0)))
     checkpoints.save(1, {"head": {"weight": weight}, "x": jnp.ones(3)})
     for rows in (4, 8):
         target = {"head": {"weight": jnp.zeros((rows, 2))}, "x": jnp.zeros(3)}
         found = checkpoints.restore(target, padded="head")["head"]["weight"]
         np.testing.assert_array_equal(found, np.pad(weight, ((0, 2), (0, 0)))[:rows])
-    with pytest.raises(UserError, match="can be read"):
-        Checkpoints(tmp_path, read_only=True).restore(
-            {"head": {"weight": jnp.zeros((6, 2))}, "x": jnp.zeros(4)}, padded="head"
-        )
+    for rows, size in ((6, 4), (3, 3)):  # neither another size, nor a loss of rows that are not zero
+        with pytest.raises(UserError, match="can be read"):
+            Checkpoints(tmp_path, read_only=True).restore(
+                {"head": {"weight": jnp.zeros((rows, 2))}, "x": jnp.zeros(size)}, padded="head"
+            )
     checkpoints.close()
+
+
+def test_bytes_altered_where_storage_does_not_notice_are_noticed(tmp_path, caplog):
+    checkpoints = Checkpoints(tmp_path)
+    noise = jax.random.normal(jax.random.key(0), (2, 4096))  # not to be compressed, so that any byte is a number's
+    for step in (1, 2):
+        checkpoints.save(step, {"x": noise[step - 1]})
+    checkpoints.close()
+    kept = max((tmp_path / "2" / "state").rglob("d/*"), key=lambda file: file.stat().st_size)
+    content = bytearray(kept.read_bytes())
+    content[len(content) // 2] ^= 1
+    kept.write_bytes(content)
+    np.testing.assert_array_equal(Checkpoints(tmp_path).restore({"x": jnp.zeros(4096)})["x"], noise[0])
+    assert "checkpoint 2" in caplog.text and "x is not what was saved" in caplog.text
+
+
+def test_a_checkpoint_without_digests_is_read(tmp_path):
+    saved(tmp_path, [1])
+    shutil.rmtree(tmp_path / "1" / "digests")
+    np.testing.assert_array_equal(Checkpoints(tmp_path).read()["x"], 1)
