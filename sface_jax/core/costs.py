@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable
 from typing import Any
 
 import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
-_COLLECTIVE = re.compile(
-    r"= (?P<shapes>\(?[a-z0-9]+\[.*?) "
-    r"(?P<kind>all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(?P<start>-start)?\("
-)
-_ARRAY = re.compile(r"\b(?P<kind>pred|bf16|[sufc]\d+)\[(?P<dimensions>[\d,]*)\]")
+from sface_jax.core import hlo
+from sface_jax.core.chips import Chip
 
 
 def of(compiled: Any) -> dict[str, float]:
@@ -24,17 +20,35 @@ def of(compiled: Any) -> dict[str, float]:
         compiled: from `jax.jit(...).lower(...).compile()`.
 
     Returns:
-        "flops" as XLA counts them; "memory", the bytes that arguments, results and temporaries take at once (what is
-        donated counts once); "temporaries", their share of it; "collectives", the bytes that collectives produce.
+        "flops" as XLA counts them, but loops and branches as `hlo.read` does; "passes" and "integers", how much of that
+        a TPU does in passes of bfloat16 and in 8-bit integers; "traffic", bytes between memory and processor;
+        "cycles" as XLA's compiler for TPUs estimates them, else 0; "memory", the bytes that arguments, results,
+        temporaries and code take at once (what is donated counts once); "arguments" and "temporaries", their shares of
+        it; "collectives", the bytes that collectives produce; "wire", the bytes that they send; "unknown_loops", loops
+        that may run more often than they were counted.
     """
-    analysis = compiled.cost_analysis() or {}
+    analysis, text = compiled.cost_analysis() or {}, compiled.as_text()
     memory = compiled.memory_analysis()
     held = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
+    work, counted = hlo.read(text), hlo.read(text, as_xla=True)
+    flops = float(analysis.get("flops", counted.products))  # XLA leaves it out where it is zero
+    if counted.products:
+        flops *= work.products / counted.products
+    elif counted.traffic:  # no product to be seen, as in a GPU's custom calls
+        flops *= work.traffic / counted.traffic
+    share = flops / work.products if work.products else 0.0
     return {
-        "flops": float(analysis.get("flops", math.nan)),
-        "memory": float(held + memory.temp_size_in_bytes),
+        "flops": flops,
+        "passes": share * work.passes if work.products else flops,
+        "integers": share * work.integers,
+        "traffic": work.traffic,
+        "cycles": work.cycles,
+        "memory": float(held + memory.temp_size_in_bytes + memory.generated_code_size_in_bytes),
+        "arguments": float(memory.argument_size_in_bytes),
         "temporaries": float(memory.temp_size_in_bytes),
-        "collectives": float(_collective_bytes(compiled.as_text())),
+        "collectives": float(sum(times * array.size for one, times in work.collectives for array in one.results)),
+        "wire": float(sum(times * one.wire for one, times in work.collectives)),
+        "unknown_loops": float(work.unknown),
     }
 
 
@@ -45,38 +59,47 @@ def collectives(compiled: Any) -> dict[str, dict[str, Any]]:
         compiled: from `jax.jit(...).lower(...).compile()`.
 
     Returns:
-        kind, such as "all-gather" -> how many there are ("count"), the bytes they produce on a device ("bytes") and the
-        largest array among their results ("largest", as XLA writes it: "f32[512,64]").
+        kind, such as "all-gather" -> how many there are ("count"), the bytes they produce on a device ("bytes"), those
+        that it sends ("wire"), and the largest array among their results ("largest", as XLA writes it: "f32[512,64]").
     """
     found: dict[str, dict[str, Any]] = {}
-    for kind, arrays in _collectives(compiled.as_text()):
-        told = found.setdefault(kind, {"count": 0, "bytes": 0, "largest": "", "largest_bytes": 0})
-        told["count"] += 1
-        for array, size in arrays:
-            told["bytes"] += size
-            if size > told["largest_bytes"]:
-                told["largest"], told["largest_bytes"] = array, size
+    for one, times in hlo.read(compiled.as_text()).collectives:
+        told = found.setdefault(one.kind, {"count": 0, "bytes": 0, "wire": 0.0, "largest": "", "largest_bytes": 0})
+        told["count"] += times
+        told["wire"] += times * one.wire
+        for array in one.results:
+            told["bytes"] += times * array.size
+            if array.size > told["largest_bytes"]:
+                told["largest"], told["largest_bytes"] = array.text, array.size
     return found
 
 
-def _collective_bytes(program: str) -> int:
-    return sum(size for _, arrays in _collectives(program) for _, size in arrays)
+def seconds(cost: dict[str, float], chip: Chip) -> dict[str, float]:
+    """The least time that a program takes on a chip, by what it is short of: the sides of the roofline.
 
+    Each side is what is done at the best that the chip can do, the others being free. A product of float32 counts as
+    one of bfloat16, or as the passes its precision asks for: what JAX's default precision makes of it on a TPU. The
+    estimate adds up what XLA's compiler expects of each operation, padding and copies included, and the collectives,
+    as if none of them ran beside other work; operations that the compiler has no estimate for are not in it.
 
-def _collectives(program: str) -> list[tuple[str, list[tuple[str, int]]]]:
-    """Kind and resulting arrays, with their bytes, of each collective."""
-    found = []
-    for match in _COLLECTIVE.finditer(program):
-        arrays = [(array[0], _bytes(array)) for array in _ARRAY.finditer(match["shapes"])]
-        if match["start"] and match["kind"] in ("all-gather", "collective-permute"):
-            arrays = arrays[len(arrays) // 2 :]  # the operands come first
-        found.append((match["kind"], arrays))
-    return found
+    Args:
+        cost: see `of`.
+        chip: the device.
 
-
-def _bytes(array: re.Match[str]) -> int:
-    bits = 8 if array["kind"] == "pred" else int(re.sub(r"\D", "", array["kind"]))
-    return math.prod(int(d) for d in array["dimensions"].split(",") if d) * bits // 8
+    Returns:
+        "compute", "memory" and "collectives"; "least", the highest of them; and, where the compiler counts cycles,
+        "estimated". In seconds.
+    """
+    sides = {
+        "compute": cost["passes"] / (1e12 * chip.tflops) + cost["integers"] / (1e12 * chip.int8_tops),
+        "memory": cost["traffic"] / (1e9 * chip.memory_gbps),
+        "collectives": cost["wire"] / (1e9 * chip.link_gbps),
+    }
+    told = sides | {"least": max(sides.values())}
+    if cost["cycles"] and chip.clock_ghz:
+        busy = cost["cycles"] / (1e9 * chip.clock_ghz) + sides["collectives"]
+        told["estimated"] = max(busy, told["least"])
+    return told
 
 
 def products(function: Callable[..., Any], *arguments: Any) -> float:

@@ -9,8 +9,16 @@ import jax
 import jax.numpy as jnp
 
 from sface_jax.core import mesh as meshes
+from sface_jax.core.ahead import Program
 from sface_jax.gan import costs
 from sface_jax.gan.trainer import Trainer
+
+
+def programs(trainer: Trainer) -> dict[str, Program]:
+    """Those of `lowered`, and "finish", the end of every step, of which no operations are counted by hand."""
+    state, by_hand = trainer.abstract()[0], counted(trainer) | {"finish": 0.0}
+    lowers = lowered(trainer) | {"finish": lambda: trainer._finish.lower(state)}
+    return {name: Program(lower, by_hand[name], trainer.config.batch_size) for name, lower in lowers.items()}
 
 
 def lowered(trainer: Trainer) -> dict[str, Callable[[], Any]]:
@@ -28,8 +36,8 @@ def lowered(trainer: Trainer) -> dict[str, Callable[[], Any]]:
     whole, split = meshes.replicated(trainer.mesh), meshes.batch_sharding(trainer.mesh)
     z = jax.ShapeDtypeStruct((n, generator.z_dim), jnp.float32, sharding=split)
     images = jax.ShapeDtypeStruct((n, *generator.picture_shape), jnp.float32, sharding=split)
-    variables = {"params": state.generator_ema, "buffers": state.buffers}
-    parameters, c = {"params": state.discriminator}, real["label"]
+    variables = _shapes({"params": state.generator_ema, "buffers": state.buffers})
+    parameters, c = _shapes({"params": state.discriminator}), real["label"]
 
     def forward(module: Any) -> Any:
         return jax.jit(module.apply, in_shardings=(whole, split, split), out_shardings=split)
@@ -52,3 +60,8 @@ def counted(trainer: Trainer) -> dict[str, float]:
         "discriminator": float(costs.discriminator_flops(discriminator)),
         **{name: phases[name] for name in trainer.updates},
     }
+
+
+def _shapes(tree: Any) -> Any:
+    """Shapes that lie nowhere yet."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree)

@@ -1,4 +1,4 @@
-"""The stage "compile_matching": the matching engine's program ahead of time, and what all of it costs there."""
+"""The stage "compile_matching": the matching engine's program ahead of time, with what it costs."""
 
 from __future__ import annotations
 
@@ -12,29 +12,25 @@ from etils import epath
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from sface_jax.core import ahead, costs, files
+from sface_jax.core import ahead
 from sface_jax.privacy import tiles
-
-PASSES = 6  # products of bfloat16 that stand for one of float32 on a TPU
 
 
 def run(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
-    """Tells memory, collectives and the least time of the whole, and writes `compile/matching.json`.
+    """Prints a table and writes `compile/<name>.json`; see `ahead.tell`.
 
-    The least time counts the products of the scores, six in bfloat16 for one in float32, and the table of counts as
-    a product of 8-bit integers, at the peak of the chip: what is read, compared and sorted beside them is not in it.
+    The program is "compare", of `queries_per_device` queries on each device with a tile of the gallery. Its pictures
+    are queries, and "steps" in the file tells how often it runs for the whole comparison.
 
     Args:
         config: see configs/compile.py.
         workdir: gets the file.
 
     Raises:
-        UserError: there is no compiler for the topology, or the program does not fit its memory.
+        UserError: there is no compiler for the topology, or a key does not suit.
     """
     devices = ahead.mesh(config.topology).devices.reshape(-1)
     mesh = Mesh(devices, ("tiles",))
-    place = f"{mesh.size} x {devices[0].device_kind}"
-    cells = config.bins + config.thresholds
     compare = tiles.compiled(mesh, config.bins, config.thresholds, exclude_self=False, gallery_side=True)
     rows = config.queries_per_device * mesh.size
     shared, everywhere = tiles.placed(mesh)
@@ -44,30 +40,15 @@ def run(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
         nearest = jax.tree.map(lambda x: _shape(x.shape, x.dtype, shared), tiles.nothing(rows, config.top_k))
         return compare.lower(queries, nearest, gallery, _shape((config.thresholds,), jnp.float32, everywhere))
 
-    compiled = ahead.compiled(lower, "matching", "queries_per_device")
-    cost = costs.of(compiled)
+    counted = 2.0 * config.dimensions * config.tile  # the scores alone
     steps = -(-config.n // rows) * -(-config.m // config.tile)
-    comparisons = steps * config.queries_per_device * config.tile  # of one chip, padding included
-    scores = comparisons * 2 * config.dimensions * PASSES / (1e12 * config.peak_tflops)
-    counts = comparisons * 2 * cells / (1e12 * config.peak_int8_tops)
-    told = {
-        "devices": place,
-        "memory_bytes": cost["memory"],
-        "collective_bytes": cost["collectives"],
-        "steps": steps,
-        "scores_seconds": scores,
-        "counts_seconds": counts,
-        "least_seconds": scores + counts,
-    }
-    logging.info(
-        "%s x %s pictures of %s dimensions on %s: %s steps of %s x %s",
-        *(f"{config.n:,}", f"{config.m:,}", config.dimensions, place, steps, f"{rows:,}", f"{config.tile:,}"),
+    facts = {"queries": config.n, "gallery": config.m, "dimensions": config.dimensions, "tile": config.tile}
+    programs = {"compare": ahead.Program(lower, counted, rows)}
+    told = ahead.tell(
+        config, workdir, mesh, programs, smaller="queries_per_device", **facts, batch_size=rows, steps=steps
     )
-    logging.info(
-        "  a chip: %.2f GiB, %s bytes of collectives; the whole takes at least %.2f s: scores %.2f s, counts %.2f s",
-        *(cost["memory"] / ahead.GIB, int(cost["collectives"]), scores + counts, scores, counts),
-    )
-    files.write_json(epath.Path(workdir) / "compile" / "matching.json", told)
+    if seconds := told["programs"]["compare"].get("seconds"):
+        logging.info("  all of it: %.2f s at least", steps * seconds["least"])
     return told
 
 

@@ -124,6 +124,7 @@ def _compiled(
     collective only where there are several processes: in one, the host fetches them from its devices.
     """
     on_cpu = mesh.devices.flat[0].platform == "cpu"
+    several = len({device.process_index for device in mesh.devices.flat}) > 1
     most = max(CPU_PIXELS // (preprocessing.size**2 * (1 + mirror)), 1)
 
     def forward(variables: Any, pixels: UInt8[Array, "b h w 3"]) -> Float[Array, "b v d"]:
@@ -140,7 +141,7 @@ def _compiled(
     return jax.jit(
         jax.shard_map(share, mesh=mesh, in_specs=(P(), rows.spec), out_specs=rows.spec),
         in_shardings=(meshes.replicated(mesh), rows),
-        out_shardings=meshes.replicated(mesh) if jax.process_count() > 1 else rows,
+        out_shardings=meshes.replicated(mesh) if several else rows,
     )
 
 

@@ -32,12 +32,24 @@ def make_draw(config: ConfigDict, generator: nn.Module, variables: Any) -> tuple
         The function that draws one batch, and the size of that batch.
     """
     local = local_mesh()
-    split, whole = meshes.batch_sharding(local), meshes.replicated(local)
-    strategy = sampling.STRATEGIES[config.strategy]
     centres = None
-    if strategy.centres:
+    if sampling.STRATEGIES[config.strategy].centres:
         classes = jnp.arange(generator.num_classes)
         centres = class_centres(generator, variables, classes, config.centre_samples, config.seed)
+    compiled, split = program(config, generator, local), meshes.batch_sharding(local)
+    variables, centres = jax.device_put((variables, centres), meshes.replicated(local))
+
+    def call(samples: Samples) -> Float[Array, "n h w 3"]:
+        samples = Samples(*(np.asarray(part, np.int32) for part in samples))
+        return compiled(variables, centres, jax.device_put(samples, split))
+
+    return call, config.batch_size * local.size
+
+
+def program(config: ConfigDict, generator: nn.Module, mesh: Mesh) -> Callable[..., Float[Array, "n h w 3"]]:
+    """The function (variables, class centres or None, samples) -> pictures, to be compiled for a mesh."""
+    split, whole = meshes.batch_sharding(mesh), meshes.replicated(mesh)
+    strategy = sampling.STRATEGIES[config.strategy]
 
     def draw(variables: Any, centres: Float[Array, "c w"] | None, samples: Samples) -> Float[Array, "n h w 3"]:
         source = Source(generator, variables, centres, config.seed, config.psi, config.shared_seeds)
@@ -52,14 +64,7 @@ def make_draw(config: ConfigDict, generator: nn.Module, variables: Any) -> tuple
         # A key for each picture, where one key for the batch would tie the noise to the place in the batch.
         return jax.vmap(one)(ws, samples)
 
-    compiled = jax.jit(draw, in_shardings=(whole, whole, split), out_shardings=split)
-    variables, centres = jax.device_put((variables, centres), whole)
-
-    def call(samples: Samples) -> Float[Array, "n h w 3"]:
-        samples = Samples(*(np.asarray(part, np.int32) for part in samples))
-        return compiled(variables, centres, jax.device_put(samples, split))
-
-    return call, config.batch_size * local.size
+    return jax.jit(draw, in_shardings=(whole, whole, split), out_shardings=split)
 
 
 def local_mesh() -> Mesh:

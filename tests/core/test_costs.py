@@ -2,8 +2,9 @@
 
 import jax
 import jax.numpy as jnp
+import pytest
 
-from sface_jax.core import costs
+from sface_jax.core import chips, costs
 
 
 def test_a_matrix_product_costs_what_it_must():
@@ -11,16 +12,34 @@ def test_a_matrix_product_costs_what_it_must():
     told = costs.of(jax.jit(lambda x: x @ x).lower(x).compile())
     assert 2 * 64**3 <= told["flops"] <= 2.1 * 64**3
     assert told["memory"] >= 2 * 64 * 64 * 4
-    assert told["collectives"] == 0
+    assert told["traffic"] >= 2 * 64 * 64 * 4
+    assert told["arguments"] == 64 * 64 * 4
+    assert told["collectives"] == told["wire"] == told["unknown_loops"] == 0
 
 
-def test_collectives_are_found_in_a_program():
-    program = """
-      %all-reduce.1 = f32[16,512]{1,0:T(8,128)} all-reduce(%fusion), channel_id=1
-      %start = (bf16[8]{0}, bf16[32]{0}) all-gather-start(%x), dimensions={0}
-      %add = f32[9999]{0} add(%all-reduce.1, %b)
-    """
-    assert costs._collective_bytes(program) == 16 * 512 * 4 + 32 * 2
+def test_what_a_loop_does_counts_as_often_as_it_runs():
+    x = jax.ShapeDtypeStruct((64, 64), jnp.float32)
+
+    def chain(x: jax.Array) -> jax.Array:
+        return jax.lax.scan(lambda y, _: (jnp.sin(y @ x), None), x, length=9)[0]
+
+    assert costs.of(jax.jit(chain).lower(x).compile())["flops"] == pytest.approx(9 * 2 * 64**3, rel=0.1)
+
+
+def test_the_least_time_is_that_of_what_a_chip_is_short_of():
+    chip = chips.Chip("one", tflops=100, int8_tops=200, memory_gib=16, memory_gbps=1000, link_gbps=10, clock_ghz=1.0)
+    cost = {"passes": 1e12, "integers": 2e12, "traffic": 5e9, "wire": 3e8, "cycles": 4e7}
+    told = costs.seconds(cost, chip)
+    assert told == pytest.approx(
+        {"compute": 0.02, "memory": 0.005, "collectives": 0.03, "least": 0.03, "estimated": 0.07}
+    )
+    assert "estimated" not in costs.seconds(cost | {"cycles": 0.0}, chip)
+
+
+def test_chips_are_known_by_the_names_that_jax_gives_them():
+    assert chips.of("TPU v5 lite").tflops == 197
+    assert chips.of("TPU v6 lite").memory_gib == 32
+    assert chips.of("cpu") is None
 
 
 def test_products_are_counted_from_the_definition():
