@@ -117,6 +117,11 @@ def _paper() -> ConfigDict:
     config.epochs = 64.0
     config.steps = 0  # above 0 it takes the place of epochs
     config.batch_size = 512  # over all devices
+    # Parts in which a step takes its batch, one after another: a device holds batch_size / accumulate / devices
+    # pictures at once. Set here and not found from the devices, so that results follow from the config, whatever the
+    # devices. The statistics of batch normalisation, and of margins that keep some, are those of a part.
+    config.accumulate = 1
+    config.fsdp = False  # keep backbone and momentum in shares over the devices: less memory, the same results
     config.learning_rate = 0.1  # at learning_rate_batch; linear in the batch
     config.learning_rate_batch = 512
     config.schedule = "milestones"  # or "cosine", "polynomial"
@@ -132,9 +137,12 @@ def _paper() -> ConfigDict:
     config.verify_every = 0
     config.verify_benchmarks = ("heldout",)
 
+    # model = 1: the classes are spread over all devices. With m > 1 over m of them, in as many copies as there are
+    # groups of m: moves less between devices where the batch is large; see docs/SCALE.md.
     config.mesh = ConfigDict({"data": -1, "model": 1})
     config.log_every = 100
     config.checkpoint_every = 2000
     config.keep_checkpoints = 2
+    config.profile = 0  # steps to trace, after the first logged one
     config.tensorboard = True
     return config

@@ -50,6 +50,11 @@ def get_config(variant: str = "") -> ConfigDict:
     # Training, as StyleGAN2-ADA's "auto" settles it for 128 pixels and a batch of 32.
     config.kimg = 25000.0  # thousands of authentic pictures shown
     config.batch_size = 32  # global
+    # Parts in which a step takes its batch, one after another: a device holds batch_size / accumulate / devices
+    # pictures at once. Set here and not found from the devices, so that results follow from the config, whatever the
+    # devices. The minibatch's standard deviation and the mean of the path lengths are those of a part.
+    config.accumulate = 1
+    config.fsdp = False  # keep networks and optimisers in shares over the devices: less memory, the same results
     config.mirror = True  # show half of the pictures mirrored
     config.generator_learning_rate = 0.0025
     config.discriminator_learning_rate = 0.0025
@@ -96,5 +101,6 @@ def get_config(variant: str = "") -> ConfigDict:
     config.sample_every = 5000
     config.checkpoint_every = 5000
     config.keep_checkpoints = 2
+    config.profile = 0  # steps to trace, after the first logged one
     config.tensorboard = False
     return config

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -15,11 +16,15 @@ from sface_jax.core.errors import UserError
 ALL = ("data", "model")
 """Both axes of the mesh: every device."""
 
+SMALL = 2**14
+"""Entries below which `spread` leaves an array whole: there is nothing to save."""
+
 
 def make_mesh(data: int = -1, model: int = 1) -> Mesh:
     """Lays all devices out as a ("data", "model") mesh with Auto axes.
 
-    Batches are shared by every device, along both axes; so are the classes of a recogniser's classifier.
+    Batches are shared by every device, along both axes. So are the classes of a recogniser's classifier, unless there
+    is a second axis: then each group of devices along that has all classes, see `recognition.head`.
 
     Args:
         data: devices along the first axis; -1 takes what `model` leaves.
@@ -45,6 +50,38 @@ def batch_sharding(mesh: Mesh, axis: int = 0) -> NamedSharding:
 def replicated(mesh: Mesh) -> NamedSharding:
     """Sharding of arrays that every device holds whole."""
     return NamedSharding(mesh, P())
+
+
+def spread(tree: Any, mesh: Mesh) -> Any:
+    """Shardings of arrays that the devices keep in shares: along the largest axis that divides among all of them.
+
+    Arrays without such an axis, and small ones (`SMALL`), stay whole on every device.
+
+    Args:
+        tree: of arrays or shapes.
+        mesh: the devices.
+
+    Returns:
+        A tree of shardings.
+    """
+
+    def of(x: Any) -> NamedSharding:
+        axes = [axis for axis, size in enumerate(x.shape) if size % mesh.size == 0]
+        if not axes or math.prod(x.shape) < SMALL:
+            return replicated(mesh)
+        return batch_sharding(mesh, max(axes, key=lambda axis: x.shape[axis]))
+
+    return jax.tree.map(of, tree)
+
+
+def cut(tree: Any, shardings: Any, mesh: Mesh) -> Any:
+    """In a program: brings what is summed over the devices, such as gradients, to where it is to lie, in shares or not.
+
+    Whole first: of a convolution's gradient that is asked for in shares at once, XLA makes a ring of small convolutions
+    between which shares of the kernel go round.
+    """
+    whole = jax.lax.with_sharding_constraint(tree, replicated(mesh))
+    return jax.lax.with_sharding_constraint(whole, shardings)
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
@@ -88,13 +125,22 @@ def is_lead() -> bool:
     return jax.process_index() == 0
 
 
-def as_lead_has_it(value: float) -> float:
+def as_lead_has_it(value: float | int) -> float | int:
     """Returns the lead process's value on every process, so that all of them take the same way."""
     if jax.process_count() == 1:
         return value
     from jax.experimental import multihost_utils
 
     return float(multihost_utils.broadcast_one_to_all(value))
+
+
+def agreed(value: bool) -> bool:
+    """Whether a value is true on every process; all must call this."""
+    if jax.process_count() == 1:
+        return value
+    from jax.experimental import multihost_utils
+
+    return bool(multihost_utils.process_allgather(np.array(value)).all())
 
 
 def barrier(name: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,15 +16,18 @@ import optax
 from jaxtyping import Array, Float, Int
 from ml_collections import ConfigDict
 
+from sface_jax.core import accumulate, pictures, rng
 from sface_jax.core import mesh as meshes
-from sface_jax.core import pictures, rng
 from sface_jax.core.embedder import Embedder
 from sface_jax.core.errors import UserError
-from sface_jax.gan import augment, losses, network
+from sface_jax.gan import adam, augment, losses, network
 
 Tree = Any
 Batch = dict[str, jax.Array]
 Told = tuple[dict[str, jax.Array], dict[str, Any]]
+
+SPREAD = ("generator", "discriminator", "generator_ema", "generator_optimizer", "discriminator_optimizer")
+"""The fields of `State` that `config.fsdp` keeps in shares."""
 
 
 class State(flax.struct.PyTreeNode):
@@ -62,7 +66,8 @@ class Phase:
         name: as in the log.
         network: "generator" or "discriminator".
         interval: done on steps 0, interval, 2 interval, ...
-        loss: (parameters of the network, state, real batch, key) -> (loss, (scalars to log, changed fields of State)).
+        loss: (parameters of the network, state, real batch, key) -> (loss, (scalars to log, changed fields of State));
+            a dict among these has those entries of the field that change.
     """
 
     name: str
@@ -88,7 +93,7 @@ class Trainer:
             config: see configs/gan.py.
             class_counts: authentic pictures of each class; generated labels follow their shares.
             image_size: height and width.
-            mesh: devices; the batch is shared by all, the state is on each.
+            mesh: devices; the batch is shared by all, the state is on each, or in shares with `config.fsdp`.
             embedder: the recogniser of the separation loss; only where `config.separation_weight` is above 0.
 
         Raises:
@@ -103,9 +108,13 @@ class Trainer:
         self.augmentations = augment.kinds_of(config.augment)
         path_interval = config.path_length_interval if config.path_length_weight else 0
         r1_interval = config.r1_interval if config.r1_gamma else 0
+        rates = {
+            "generator": (config.generator_learning_rate, path_interval),
+            "discriminator": (config.discriminator_learning_rate, r1_interval),
+        }
         self.optimizers = {
-            "generator": _adam(config.generator_learning_rate, config.beta1, config.beta2, path_interval),
-            "discriminator": _adam(config.discriminator_learning_rate, config.beta1, config.beta2, r1_interval),
+            name: adam.lazy(rate, config.beta1, config.beta2, interval, shares=config.fsdp)
+            for name, (rate, interval) in rates.items()
         }
         self.phases = tuple(
             phase
@@ -118,28 +127,50 @@ class Trainer:
             if phase.interval
         )
         replicated, batch = meshes.replicated(mesh), meshes.batch_sharding(mesh)
+        self._shardings = self._layout(jax.eval_shape(self._make))
         self.updates = {
             phase.name: jax.jit(
-                lambda state, real, weights, phase=phase: self._update(phase, state, real | {"weights": weights}),
-                in_shardings=(replicated, batch, replicated),
-                out_shardings=replicated,
+                functools.partial(self._update, phase),
+                in_shardings=(self._shardings, batch, replicated),
+                out_shardings=(self._shardings, replicated),
                 donate_argnums=0,
             )
             for phase in self.phases
         }
-        self._finish = jax.jit(self._end_step, in_shardings=replicated, out_shardings=replicated, donate_argnums=0)
+        self._finish = jax.jit(
+            self._end_step, in_shardings=(self._shardings,), out_shardings=self._shardings, donate_argnums=0
+        )
+
+    def _layout(self, state: State) -> State:
+        """Where each array of the state lies: whole on every device or, with `config.fsdp`, mostly in shares."""
+        whole = meshes.replicated(self.mesh)
+        placed = jax.tree.map(lambda _: whole, state)
+        if not self.config.fsdp:
+            return placed
+        return placed.replace(**{name: meshes.spread(getattr(state, name), self.mesh) for name in SPREAD})
+
+    def _whole(self, tree: Tree) -> Tree:
+        """In a program: arrays that may lie in shares, whole on every device."""
+        return jax.lax.with_sharding_constraint(tree, meshes.replicated(self.mesh)) if self.config.fsdp else tree
 
     def init(self) -> State:
-        """Makes the state of step 0, on every device."""
-        return jax.jit(self._make, out_shardings=meshes.replicated(self.mesh))()
+        """Makes the state of step 0, on its devices."""
+        return jax.jit(self._make, out_shardings=self._shardings)()
 
     def abstract(self) -> tuple[State, Tree, Tree]:
         """The arguments of `updates` as shapes on the mesh, to compile for devices that are not at hand."""
+
+        def placed(x: Any, sharding: jax.sharding.Sharding) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+
         n, shape = self.config.batch_size, self.generator.picture_shape
-        real = {"image": jax.ShapeDtypeStruct((n, *shape), jnp.uint8), "label": jax.ShapeDtypeStruct((n,), jnp.int32)}
-        state, weights = jax.eval_shape(self._make), jax.eval_shape(lambda: self.weights)
         replicated, batch = meshes.replicated(self.mesh), meshes.batch_sharding(self.mesh)
-        return _placed(state, replicated), _placed(real, batch), _placed(weights, replicated)
+        real = {
+            "image": jax.ShapeDtypeStruct((n, *shape), jnp.uint8, sharding=batch),
+            "label": jax.ShapeDtypeStruct((n,), jnp.int32, sharding=batch),
+        }
+        weights = jax.tree.map(lambda x: placed(x, replicated), jax.eval_shape(lambda: self.weights))
+        return jax.tree.map(placed, jax.eval_shape(self._make), self._shardings), real, weights
 
     def _make(self) -> State:
         config = self.config
@@ -176,22 +207,34 @@ class Trainer:
                 scalars |= told
         return self._finish(state), scalars
 
-    def _update(self, phase: Phase, state: State, real: Batch) -> tuple[State, dict[str, jax.Array]]:
-        key = rng.stream(self.config.seed, f"gan/{phase.name}", state.step)
-        real = real | {"image": self._authentic(real["image"], state.step)}
-        parameters = getattr(state, phase.network)
-        (_, (scalars, changed)), gradient = jax.value_and_grad(phase.loss, has_aux=True)(parameters, state, real, key)
-        moments = getattr(state, f"{phase.network}_optimizer")
-        change, moments = self.optimizers[phase.network].update(gradient, moments)
-        updated = {phase.network: optax.apply_updates(parameters, change), f"{phase.network}_optimizer": moments}
-        return state.replace(**updated, **changed), scalars
+    def _update(self, phase: Phase, state: State, real: Batch, weights: Tree) -> tuple[State, dict[str, jax.Array]]:
+        config, field = self.config, f"{phase.network}_optimizer"
+        seen = state.replace(generator=self._whole(state.generator), discriminator=self._whole(state.discriminator))
 
-    def _authentic(self, images: jax.Array, step: jax.Array) -> jax.Array:
+        def loss(parameters: Tree, part: Batch, own: accumulate.Own) -> tuple[Float[Array, ""], Told]:
+            mirror_key, key = (
+                own(rng.stream(config.seed, f"gan/{name}", state.step)) for name in ("mirror", phase.name)
+            )
+            part = part | {"image": self._authentic(part["image"], mirror_key), "weights": weights}
+            return phase.loss(parameters, seen, part, key)
+
+        def place(gradient: Tree) -> Tree:
+            return meshes.cut(gradient, getattr(self._shardings, phase.network), self.mesh)
+
+        gradient_of = accumulate.value_and_grad(loss, config.accumulate, place)
+        (_, (scalars, changed)), gradient = gradient_of(getattr(seen, phase.network), real)
+        change, moments = self.optimizers[phase.network].update(gradient, getattr(state, field))
+        updated = {phase.network: optax.apply_updates(getattr(state, phase.network), change), field: moments}
+        for name, value in changed.items():
+            updated[name] = {**getattr(state, name), **value} if isinstance(value, dict) else value
+        return state.replace(**updated), scalars
+
+    def _authentic(self, images: jax.Array, key: jax.Array) -> jax.Array:
         """Brings authentic pictures to [-1, 1], half of them mirrored."""
         images = pictures.from_uint8(images)
         if not self.config.mirror:
             return images
-        mirrored = jax.random.bernoulli(rng.stream(self.config.seed, "gan/mirror", step), 0.5, (images.shape[0],))
+        mirrored = jax.random.bernoulli(key, 0.5, (images.shape[0],))
         return jnp.where(mirrored[:, None, None, None], images[:, :, ::-1], images)
 
     def condition(self, state: State) -> jax.Array | float:
@@ -203,7 +246,7 @@ class Trainer:
 
     def draw(self, state: State, z: jax.Array, c: jax.Array) -> jax.Array:
         """Pictures [n, h, w, 3] of the averaged G, for latents z [n, z_dim] and labels c [n]; to be jitted."""
-        variables = {"params": state.generator_ema, "buffers": state.buffers}
+        variables = {"params": self._whole(state.generator_ema), "buffers": state.buffers}
         ws = self.generator.apply(variables, z, c, condition=self.condition(state), method="map")
         return self.generator.apply(variables, ws, method="synthesize")
 
@@ -243,7 +286,7 @@ class Trainer:
 
     def _g_main(self, parameters: Tree, state: State, real: Batch, key: jax.Array) -> tuple[jax.Array, Told]:
         key, noise_key, augment_key = jax.random.split(key, 3)
-        ws, c = self._styles(parameters, state, key, self.config.batch_size)
+        ws, c = self._styles(parameters, state, key, len(real["label"]))
         images = self._render(parameters, state, ws, noise_key)
         loss = losses.generator_loss(self._logits(state.discriminator, state, images, c, augment_key))
         scalars = {"g_loss": loss}
@@ -255,11 +298,11 @@ class Trainer:
             loss = loss + self.config.separation_weight * separation
         w_avg = state.buffers["w_avg"]
         w_avg = w_avg + (1 - self.config.w_avg_beta) * (jax.lax.stop_gradient(ws[:, 0].mean(0)) - w_avg)
-        return loss, (scalars, {"buffers": {**state.buffers, "w_avg": w_avg}})
+        return loss, (scalars, {"buffers": {"w_avg": w_avg}})
 
     def _g_path(self, parameters: Tree, state: State, real: Batch, key: jax.Array) -> tuple[jax.Array, Told]:
         key, noise_key, direction_key = jax.random.split(key, 3)
-        ws, _ = self._styles(parameters, state, key, self.config.batch_size // self.config.path_length_shrink)
+        ws, _ = self._styles(parameters, state, key, len(real["label"]) // self.config.path_length_shrink)
         directions = jax.random.normal(direction_key, (len(ws), *self.generator.picture_shape))
         lengths = losses.path_lengths(lambda ws: self._render(parameters, state, ws, noise_key), ws, directions)
         penalty, mean = losses.path_length_penalty(lengths, state.path_length_mean, self.config.path_length_decay)
@@ -268,7 +311,7 @@ class Trainer:
 
     def _d_main(self, parameters: Tree, state: State, real: Batch, key: jax.Array) -> tuple[jax.Array, Told]:
         key, noise_key, fake_key, real_key = jax.random.split(key, 4)
-        ws, c = self._styles(state.generator, state, key, self.config.batch_size)
+        ws, c = self._styles(state.generator, state, key, len(real["label"]))
         images = self._render(state.generator, state, ws, noise_key)
         fake_logits = self._logits(parameters, state, images, c, fake_key)
         real_logits = self._logits(parameters, state, real["image"], real["label"], real_key)
@@ -316,16 +359,17 @@ def _check(config: ConfigDict, image_size: int, mesh: jax.sharding.Mesh) -> None
         )
     if config.dtype not in ("float32", "bfloat16"):
         raise UserError(f'config.dtype={config.dtype!r}: choose "float32" or "bfloat16"')
-    parts = {"batch_size": config.batch_size}
+    counts = {"batch_size": config.batch_size}
     if config.path_length_weight:
-        parts["batch_size / path_length_shrink"] = config.batch_size / config.path_length_shrink
-    for name, count in parts.items():
-        if count % mesh.size:
-            raise UserError(f"{name}={count:g} does not divide over {mesh.size} devices")
-
-
-def _placed(tree: Tree, sharding: jax.sharding.Sharding) -> Tree:
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
+        counts["batch_size / path_length_shrink"] = config.batch_size / config.path_length_shrink
+    for name, count in counts.items():
+        accumulate.check(name, count, config.accumulate, mesh.size)
+    rows = config.batch_size // config.accumulate
+    if config.accumulate > 1 and rows % config.mbstd_group_size:
+        raise UserError(
+            f"mbstd_group_size={config.mbstd_group_size} does not divide the {rows} pictures of a part: lower "
+            f"accumulate={config.accumulate}"
+        )
 
 
 def network_facts(config: ConfigDict, num_classes: int, image_size: int) -> dict[str, Any]:
@@ -359,16 +403,3 @@ def ema_beta(images_shown: Int[Array, ""], config: ConfigDict) -> Float[Array, "
     if config.ema_rampup:
         half_life = jnp.minimum(half_life, config.ema_rampup * images_shown)
     return 0.5 ** (config.batch_size / jnp.maximum(half_life, 1e-8))
-
-
-def _adam(learning_rate: float, beta1: float, beta2: float, interval: int) -> optax.GradientTransformation:
-    """Adam that also serves a lazy regulariser: rate x q and betas^q with q = k/(k+1) (StyleGAN2, appendix B).
-
-    Gradients that are not finite count as 0 or +-1e5. The update runs on one flat vector: an array at a time it is
-    hundreds of small kernels, which take longer to compile than the networks.
-    """
-    q = interval / (interval + 1) if interval else 1.0
-    finite = optax.stateless(
-        lambda g, _: jax.tree.map(lambda x: jnp.nan_to_num(x, nan=0.0, posinf=1e5, neginf=-1e5), g)
-    )
-    return optax.flatten(optax.chain(finite, optax.adam(learning_rate * q, beta1**q, beta2**q, eps=1e-8)))

@@ -11,16 +11,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Float32, Int
+from jaxtyping import Array, Float, Float32
 from ml_collections import ConfigDict
 
+from sface_jax.core import accumulate, rng
 from sface_jax.core import mesh as meshes
-from sface_jax.core import rng
 from sface_jax.core.errors import UserError
 from sface_jax.recognition import augment, head, losses, methods, network, optimiser
 
 Tree = Any
 Batch = dict[str, Any]
+Told = tuple[Tree, Tree, Array | None, dict[str, jax.Array]]
+"""What a loss tells beside: running statistics, the margin's state, the sampled classes, scalars to log."""
 
 
 class State(flax.struct.PyTreeNode):
@@ -61,7 +63,8 @@ class Trainer:
             num_classes: identities in the training set.
             num_pictures: pictures in the training set; an epoch is that many.
             image_size: side of the training pictures, taken for the network's where `config.image_size` is 0.
-            mesh: devices; they share the batch and the classes, and each has the rest of the state whole.
+            mesh: devices; they share the batch and the classes, and each has the rest of the state whole, or with
+                `config.fsdp` a share of the backbone and its momentum.
             teacher: for the distillation term.
             targets: the teacher's embeddings of the training pictures and of their mirror images, which save running
                 it; it then has not seen the pictures' augmentation, but for the flip.
@@ -116,8 +119,9 @@ class Trainer:
         return head.rows(self.num_classes, self.mesh) if self.method else 0
 
     def recogniser(self, state: State) -> network.Network:
-        """The recogniser as it is in a state."""
-        variables = {"params": state.params["backbone"], "batch_stats": state.batch_stats}
+        """The recogniser as it is in a state, whole on every device."""
+        backbone = jax.device_put(state.params["backbone"], self._whole)
+        variables = {"params": backbone, "batch_stats": state.batch_stats}
         return network.Network(self.backbone, variables, self.preprocessing)
 
     def init(self) -> State:
@@ -141,11 +145,13 @@ class Trainer:
         )
 
     def _sharded(self, state: State) -> State:
-        """Where each array of the state lies: the class matrix and its momentum spread over all devices."""
+        """Where each array of the state lies: the class matrix and its momentum are spread over all devices."""
         placed = jax.tree.map(lambda _: self._whole, state)
         for tree in (placed.params, placed.velocity):
             if self.method:
-                tree["head"] = {"weight": self._spread}
+                tree["head"] = {"weight": head.sharding(self.mesh)}
+            if self.config.fsdp:
+                tree["backbone"] = meshes.spread(state.params["backbone"], self.mesh)
         return placed
 
     def abstract(self) -> tuple[State, Tree, Batch]:
@@ -191,16 +197,22 @@ class Trainer:
         return self.compile()(state, self.teacher_variables, meshes.shard_batch(taken, self.mesh))
 
     def _one_step(self, state: State, teacher: Tree, batch: Batch) -> tuple[State, dict[str, jax.Array]]:
-        config = self.config
-        pictures = batch["image"].astype(jnp.float32)  # [n,h,w,3], 0..255
-        key = rng.stream(config.seed, "augment", state.step)
-        target = self._target(teacher, batch, key)
-        pictures = augment.apply(self.augmentations, key, pictures)
-        if self.teacher and target is None:
-            target = self.teacher.module.apply(teacher, self.teacher.preprocessing(pictures), train=False)
-        gradients, (batch_stats, margin, sampled, told) = jax.grad(self._loss, has_aux=True)(
-            state.params, state, pictures, batch["label"], target
-        )
+        config, params = self.config, state.params
+        if config.fsdp:
+            params = params | {"backbone": jax.lax.with_sharding_constraint(params["backbone"], self._whole)}
+
+        def loss(params: Tree, part: Batch, own: accumulate.Own) -> tuple[Float[Array, ""], Told]:
+            return self._loss(params, state, teacher, part, own)
+
+        def place(gradients: Tree) -> Tree:
+            where = self._shardings.params
+            placed = {"backbone": meshes.cut(gradients["backbone"], where["backbone"], self.mesh)}
+            if self.method:
+                placed["head"] = jax.lax.with_sharding_constraint(gradients["head"], where["head"])
+            return placed
+
+        gradients_of = accumulate.value_and_grad(loss, config.accumulate, place)
+        (_, (batch_stats, margin, sampled, told)), gradients = gradients_of(params, batch)
         # Only the backbone is clipped, as in the published recipe: the head's gradient has another scale.
         size = optimiser.norm(gradients["backbone"])
         gradients = gradients | {"backbone": optimiser.clip(gradients["backbone"], size, config.clip_norm)}
@@ -215,7 +227,7 @@ class Trainer:
         # The norm of all weights tells, before a checkpoint is written, whether the step has spoilt any of them.
         return state, told | {"gradient_norm": size, "parameter_norm": optimiser.norm(params), "learning_rate": rate}
 
-    def _target(self, teacher: Tree, batch: Batch, key: Array) -> Float[Array, "n d"] | None:
+    def _target(self, batch: Batch, key: Array) -> Float[Array, "n d"] | None:
         """The teacher's embeddings from the cache: those of the mirror images where pictures are mirrored."""
         if self.targets is None:
             return None
@@ -223,21 +235,26 @@ class Trainer:
         return jnp.where(mirrored[:, None], batch["target"][:, 1], batch["target"][:, 0])
 
     def _loss(
-        self,
-        params: Tree,
-        state: State,
-        pictures: Float[Array, "n h w 3"],
-        labels: Int[Array, " n"],
-        target: Float[Array, "n d"] | None,
-    ) -> tuple[Float[Array, ""], tuple[Tree, Tree, Array | None, dict[str, jax.Array]]]:
+        self, params: Tree, state: State, teacher: Tree, batch: Batch, own: accumulate.Own
+    ) -> tuple[Float[Array, ""], Told]:
         """L = classification_weight L_margin + distillation_weight L_KT."""
         config, told = self.config, {}
+
+        def key(name: str) -> Array:
+            return own(rng.stream(config.seed, name, state.step))
+
+        labels = batch["label"]
+        target = self._target(batch, key("augment"))
+        pictures = batch["image"].astype(jnp.float32)  # [n,h,w,3], 0..255
+        pictures = augment.apply(self.augmentations, key("augment"), pictures)
+        if self.teacher and target is None:
+            target = self.teacher.module.apply(teacher, self.teacher.preprocessing(pictures), train=False)
         embeddings, changed = self.backbone.apply(
             {"params": params["backbone"], "batch_stats": state.batch_stats},
             self.preprocessing(pictures),
             train=True,
             mutable=["batch_stats"],
-            rngs={"dropout": rng.stream(config.seed, "dropout", state.step)},
+            rngs={"dropout": key("dropout")},
         )  # [n,d]
         total, margin, sampled = jnp.zeros(()), state.margin, None
         if self.method:
@@ -247,7 +264,7 @@ class Trainer:
                 labels,
                 params["head"]["weight"],
                 state.margin,
-                rng.stream(config.seed, "recognition/margin", state.step),
+                key("recognition/margin"),
                 num_classes=self.num_classes,
                 mesh=self.mesh,
                 sample_rate=config.class_sample_rate,
@@ -271,8 +288,7 @@ def _check(
         raise UserError("set config.classification_weight or config.distillation_weight above 0, and neither below")
     if config.classification_weight and num_classes < 2:
         raise UserError(f"classification needs two identities or more, {config.dataset} has {num_classes}")
-    if config.batch_size % mesh.size:
-        raise UserError(f"batch_size={config.batch_size} does not divide over {mesh.size} devices")
+    accumulate.check("batch_size", config.batch_size, config.accumulate, mesh.size)
     if not 0 < config.class_sample_rate <= 1:
         raise UserError(f"class_sample_rate={config.class_sample_rate}: set it above 0, and to 1 at most")
     if teacher and (size := teacher.module.embedding_size) != embedding_size:

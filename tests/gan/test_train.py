@@ -17,7 +17,7 @@ from sface_jax.core.checkpoint import Checkpoints
 from sface_jax.core.embedder import Embedder
 from sface_jax.core.errors import UserError
 from sface_jax.data import dataset
-from sface_jax.gan import network, quality, train, trainer
+from sface_jax.gan import adam, network, quality, train, trainer
 from tests.gan.toy import config
 from tests.recognition.toy import Toy
 
@@ -38,15 +38,15 @@ def test_lazy_regularisers_correct_their_optimisers(schedule):
     """The first update is the learning rate; the second moment decays by beta2."""
     told = schedule["auto"][0]
     for lazy in (told["G_lazy"], told["D_lazy"]):
-        adam = trainer._adam(told["lrate"], 0.0, 0.99, lazy["interval"])
-        parameters = {"x": jnp.ones(3)}
-        state = adam.init(parameters)
-        change, state = adam.update({"x": jnp.array([2.0, jnp.nan, jnp.inf])}, state)
-        np.testing.assert_allclose(change["x"], [-lazy["lr"], 0, -lazy["lr"]], rtol=1e-5)
-        (moments,) = [leaf for leaf in jax.tree.leaves(state) if leaf.shape == (3,) and leaf[0] > 0 and leaf[1] == 0][
-            1:
-        ]
-        np.testing.assert_allclose(moments[0], (1 - lazy["betas"][1]) * 4, rtol=1e-4)
+        for shares in (False, True):
+            made = adam.lazy(told["lrate"], 0.0, 0.99, lazy["interval"], shares)
+            state = made.init({"x": jnp.ones(3), "y": jnp.ones((2, 1))})
+            gradient = {"x": jnp.array([2.0, jnp.nan, jnp.inf]), "y": jnp.zeros((2, 1))}
+            change, state = made.update(gradient, state)
+            np.testing.assert_allclose(change["x"], [-lazy["lr"], 0, -lazy["lr"]], rtol=1e-5)
+            moments = state[1][0]
+            assert moments.count == 1 and moments.nu["y"].shape == (2, 1)
+            np.testing.assert_allclose(moments.nu["x"][:2], [(1 - lazy["betas"][1]) * 4, 0], rtol=1e-4)
 
 
 def test_the_config_is_the_published_one_at_128_pixels(schedule):
@@ -175,6 +175,8 @@ def test_a_collapse_is_told_once(watched, monkeypatch, caplog):
     ({"watch_network": "colours", "watch_per_class": 1}, "2 or more"),
     ({"dtype": "float16"}, "bfloat16"),
     ({"channel_base": 8}, "no channel"),
+    ({"accumulate": 3}, "accumulate=3 parts: make it a multiple of 3"),
+    ({"accumulate": 4}, "mbstd_group_size=4 does not divide the 2 pictures of a part"),
 ])  # fmt: skip
 def test_mistakes_are_told_in_a_line(changes, match, tmp_path, monkeypatch):
     monkeypatch.setattr(dataset, "open", lambda path: {"train": Toy()})

@@ -28,7 +28,7 @@ def main(file: str, data: str, model: str) -> None:
     labels = rng.integers(0, CLASSES, ROWS).astype(np.int32)
     embeddings = weight[labels] + rng.normal(size=(ROWS, SIZE)).astype(np.float32)
     embeddings *= rng.uniform(5, 60, (ROWS, 1)).astype(np.float32)
-    whole, spread = meshes.replicated(mesh), meshes.batch_sharding(mesh)
+    whole, spread, classes = meshes.replicated(mesh), meshes.batch_sharding(mesh), head.sharding(mesh)
     found = {}
     for spec in SPECS:
         method = methods.from_spec(spec)
@@ -41,8 +41,8 @@ def main(file: str, data: str, model: str) -> None:
 
         run = jax.jit(
             jax.value_and_grad(loss, (0, 1), has_aux=True),
-            in_shardings=(spread, spread, whole),
-            out_shardings=((whole, head.Classified(whole, whole, whole, spread)), (whole, spread)),
+            in_shardings=(spread, classes, whole),
+            out_shardings=((whole, head.Classified(whole, whole, whole, classes)), (whole, classes)),
         )
         state = {name: jnp.float32(value) for name, value in method.init.items()}
         (value, told), (by_embeddings, by_weight) = jax.device_get(run(embeddings, weight, state))
@@ -56,7 +56,7 @@ def main(file: str, data: str, model: str) -> None:
 
 def collectives(mesh, classes: int) -> dict:
     """Those of the compiled program, on this mesh."""
-    spread = meshes.batch_sharding(mesh)
+    spread, rows = meshes.batch_sharding(mesh), head.sharding(mesh)
     method = methods.from_spec("cosface")
 
     def loss(embeddings, weight, labels):
@@ -65,7 +65,7 @@ def collectives(mesh, classes: int) -> dict:
 
     shapes = (ROWS, SIZE), (head.rows(classes, mesh), SIZE)
     arguments = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
-    run = jax.jit(jax.grad(loss, (0, 1)), in_shardings=(spread,) * 3, out_shardings=(spread, spread)).lower(
+    run = jax.jit(jax.grad(loss, (0, 1)), in_shardings=(spread, rows, spread), out_shardings=(spread, rows)).lower(
         *arguments, jax.ShapeDtypeStruct((ROWS,), jnp.int32)
     )
     return costs.collectives(run.compile())

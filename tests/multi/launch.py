@@ -20,6 +20,9 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 
+LAYOUTS = ({"processes": 2}, {"processes": 4})
+"""Options of `launch`: with one process they make 1, 2 and 4."""
+
 
 def launch(
     worker: str, *arguments: object, processes: int = 1, devices: int = 1, timeout: float = 400, **environment: str

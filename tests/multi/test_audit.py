@@ -5,7 +5,7 @@ import shutil
 from etils import epath
 
 from tests.multi.alike import close
-from tests.multi.launch import launch
+from tests.multi.launch import LAYOUTS, launch
 from tests.verification import tiny
 
 
@@ -16,10 +16,10 @@ def test_findings_do_not_depend_on_devices_or_processes(tmp_path):
     for seed, name in enumerate(("matcher", "second")):
         tiny.write_network(work / "recognition" / name, seed=seed)
     found = []
-    for name, options in {"one": {}, "eight": {"devices": 8}, "two": {"processes": 2, "devices": 2}}.items():
-        shutil.copytree(work, tmp_path / name)
-        found += launch("audit_worker", tmp_path / name, **options)
-    assert [one["devices"] for one in found] == [1, 8, 4, 4]
+    for number, options in enumerate(({}, *LAYOUTS)):
+        shutil.copytree(work, tmp_path / str(number))
+        found += launch("audit_worker", tmp_path / str(number), **options)
+    assert [one["devices"] for one in found] == [1, 2, 2, 8, 8, 8, 8]
     for one in found[1:]:
         close(one["told"], found[0]["told"])
         assert (one["headline"], one["kept"]) == (found[0]["headline"], found[0]["kept"])

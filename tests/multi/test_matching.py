@@ -1,12 +1,12 @@
 """All against all gives the same to the last bit, whatever the tiles, devices and processes."""
 
-from tests.multi.launch import launch
+from tests.multi.launch import LAYOUTS, launch
 
 
 def test_matches_do_not_depend_on_tiles_devices_or_processes(tmp_path):
-    layouts = {"one": {}, "two": {"devices": 2}, "eight": {"devices": 8}, "processes": {"processes": 2, "devices": 2}}
-    found = [one for name, options in layouts.items() for one in launch("matching_worker", tmp_path / name, **options)]
-    assert [one["devices"] for one in found] == [1, 2, 8, 4, 4]
+    layouts = enumerate(({}, *LAYOUTS))
+    found = [one for number, options in layouts for one in launch("matching_worker", tmp_path / str(number), **options)]
+    assert [one["devices"] for one in found] == [1, 2, 2, 8, 8, 8, 8]
     first = found[0]["told"]
     assert first["tile 1024"] == first["tile 4096"]
     assert all(one["told"] == first for one in found)

@@ -7,7 +7,7 @@ from etils import epath
 
 from tests.data import template_set
 from tests.multi.alike import close
-from tests.multi.launch import launch
+from tests.multi.launch import LAYOUTS, launch
 from tests.verification import tiny
 
 
@@ -19,10 +19,10 @@ def test_figures_do_not_depend_on_devices_or_processes(tmp_path):
     images = np.stack([tiny.render(np.full(8, person), np.arange(8)) for person in range(4)])
     folder = template_set.write(tmp_path / "set", images)
     found = []
-    for name, options in {"one": {}, "eight": {"devices": 8}, "two": {"processes": 2, "devices": 2}}.items():
-        shutil.copytree(work, tmp_path / name)
-        found += launch("verify_worker", tmp_path / name, folder, **options)
-    assert [one["devices"] for one in found] == [1, 8, 4, 4]
+    for number, options in enumerate(({}, *LAYOUTS)):
+        shutil.copytree(work, tmp_path / str(number))
+        found += launch("verify_worker", tmp_path / str(number), folder, **options)
+    assert [one["devices"] for one in found] == [1, 2, 2, 8, 8, 8, 8]
     for one in found[1:]:
         close(one["told"], found[0]["told"])
         close(one["table"], found[0]["table"])

@@ -137,11 +137,12 @@ def test_a_run_that_was_cut_off_ends_with_the_same_bytes(whole, tmp_path, monkey
     assert contents(folder) == contents(whole)
 
 
-def test_two_processes_with_two_devices_each_write_the_same_bytes(whole, rejected, tmp_path):
-    results = launch.launch("synthesis_worker", tmp_path, processes=2, devices=2)
-    assert [result["devices"] for result in results] == [2, 2]
-    assert [result["drawn_by_this_process"] for result in results] == [8, 7]
-    assert [result["forced"] for result in results] == [rejected[1]["forced"]] * 2
+@pytest.mark.parametrize(("layout", "drawn"), list(zip(launch.LAYOUTS, ([8, 7], [4, 4, 4, 3]), strict=True)))
+def test_several_processes_and_devices_write_the_same_bytes(whole, rejected, tmp_path, layout, drawn):
+    results = launch.launch("synthesis_worker", tmp_path, **layout)
+    assert [result["devices"] for result in results] == [layout.get("devices", 1)] * layout["processes"]
+    assert [result["drawn_by_this_process"] for result in results] == drawn
+    assert [result["forced"] for result in results] == [rejected[1]["forced"]] * len(results)
     assert contents(tmp_path / "plain") == contents(whole)
     assert contents(tmp_path / "rejecting") == contents(rejected[0])
 
