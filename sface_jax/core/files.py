@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
+import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 from etils import epath
 
 from sface_jax.core.errors import Unfinished, UserError
 
 PathLike = str | os.PathLike | epath.Path
+
+# etils reaches object stores by tensorflow where that is installed, else by fsspec: one way is enough.
+os.environ.setdefault("EPATH_USE_TF", "0")
+# What one process has seen of a folder is not what the others have written to it since.
+fsspec.config.conf.setdefault("gcs", {}).setdefault("use_listings_cache", False)
 
 
 def write_bytes(path: PathLike, content: bytes) -> None:
@@ -24,36 +34,106 @@ def write_bytes(path: PathLike, content: bytes) -> None:
     Raises:
         UserError: no space is left on the device.
     """
-    with _appearing(path) as temporary:
+    with appearing(path) as temporary:
         temporary.write_bytes(content)
 
 
 @contextlib.contextmanager
-def _appearing(path: PathLike) -> Iterator[epath.Path]:
-    """Gives a temporary name to write to, which becomes `path` at the end of the block, or vanishes where it fails."""
+def appearing(path: PathLike) -> Iterator[Path]:
+    """Gives the name of a local file to write: it becomes `path` at the end of the block, or vanishes where that fails.
+
+    Where `path` is in an object store, whose objects are whole or absent by nature, the file is sent there.
+
+    Raises:
+        UserError: no space is left on the device.
+    """
     path = epath.Path(path)
-    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.tmp"
+    name = f".{path.name}.{uuid.uuid4().hex[:8]}.tmp"
+    temporary = Path(tempfile.gettempdir() if is_remote(path) else path.parent, name)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        temporary.replace(path)
-    except OSError as error:
+        with _full_is_told(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            if is_remote(path):
+                _copy(epath.Path(temporary), path)
+            else:
+                temporary.replace(path)
+    finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise Unfinished(f"no space left to write {path}: free some, or choose another --workdir") from error
-        raise
+
+
+@contextlib.contextmanager
+def _full_is_told(path: PathLike) -> Iterator[None]:
+    """Turns the error of a full disk into the one line about it."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise Unfinished(f"no space left to write {path}: free some, or choose another --workdir") from error
+
+
+def check_store(path: PathLike) -> None:
+    """Tells in time that the library for an object store is missing.
+
+    Raises:
+        UserError: it is.
+    """
+    if is_remote(path):
+        scheme = os.fspath(path).partition("://")[0]
+        try:
+            fsspec.get_filesystem_class(scheme)
+        except (ImportError, ValueError) as error:
+            raise UserError(f"{scheme}:// needs a library ({error}): pip install '.[gcs]' for gs://") from error
+
+
+def local(path: PathLike) -> str:
+    """The name of a local file with the content of `path`: itself, or a copy of an object in a store.
+
+    The copies stay in the folder for temporary files, for the next reader on this machine.
+    """
+    if not is_remote(path):
+        return os.fspath(path)
+    path = epath.Path(path)
+    status = path.stat()
+    version = hashlib.sha256(f"{path} {status.length} {status.mtime}".encode()).hexdigest()[:16]
+    copy = Path(tempfile.gettempdir(), f"sface_jax-{os.getuid()}", version, path.name)
+    if not copy.exists():
+        with appearing(copy) as temporary:
+            _copy(path, epath.Path(temporary))
+    return os.fspath(copy)
+
+
+def _copy(source: epath.Path, target: epath.Path) -> None:
+    with source.open("rb") as read, target.open("wb") as written:
+        shutil.copyfileobj(read, written, 1 << 20)
 
 
 def absolute(path: PathLike) -> epath.Path:
     """The path from the root, links followed; one in an object store (`gs://...`) has no other."""
     path = epath.Path(path)
-    return path if path.is_absolute() else path.resolve()
+    return path if is_remote(path) else path.resolve()
+
+
+def is_remote(path: PathLike) -> bool:
+    """Whether a path is in an object store, such as gs://bucket/folder."""
+    return "://" in os.fspath(path)
 
 
 def write_text(path: PathLike, content: str) -> None:
     """Writes UTF-8 text atomically; see `write_bytes`."""
     write_bytes(path, content.encode())
+
+
+def append_text(path: PathLike, content: str) -> None:
+    """Adds UTF-8 text to the end of a file, or of an object, which is written anew for that."""
+    path = epath.Path(path)
+    if is_remote(path):
+        write_text(path, (path.read_text() if path.exists() else "") + content)
+        return
+    with _full_is_told(path), path.open("a") as file:
+        file.write(content)
 
 
 def write_json(path: PathLike, value: Any) -> None:
@@ -76,19 +156,16 @@ def read_json(path: PathLike) -> Any:
 
 def write_npz(path: PathLike, *, compressed: bool = True, **arrays: np.ndarray) -> None:
     """Writes arrays as an `.npz` atomically; see `write_bytes`. What is like noise is not worth being compressed."""
-    with _appearing(path) as temporary, temporary.open("wb") as file:
+    with appearing(path) as temporary, temporary.open("wb") as file:
         (np.savez_compressed if compressed else np.savez)(file, **arrays)
 
 
 def write_npy(path: PathLike, array: np.ndarray) -> None:
     """Writes an array of any size as `.npy` atomically; see `write_bytes`."""
-    with _appearing(path) as temporary, temporary.open("wb") as file:
+    with appearing(path) as temporary, temporary.open("wb") as file:
         np.save(file, array)
 
 
 def read_npy(path: PathLike) -> np.ndarray:
-    """Opens an array that `write_npy` wrote; a local file is mapped, so that only what is looked at is read."""
-    if os.path.exists(path):
-        return np.load(path, mmap_mode="r")
-    with epath.Path(path).open("rb") as file:
-        return np.load(file)
+    """Opens an array that `write_npy` wrote: the file is mapped, so that only what is looked at is read."""
+    return np.load(local(path), mmap_mode="r")

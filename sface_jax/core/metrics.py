@@ -56,8 +56,7 @@ class MetricWriter:
             return
         values = {name: float(value) for name, value in scalars.items()}
         record = {"step": step, **{k: v if math.isfinite(v) else None for k, v in values.items()}}
-        with self.path.open("a") as file:
-            file.write(json.dumps(record) + "\n")
+        files.append_text(self.path, json.dumps(record) + "\n")
         if self.events is not None:
             self.events.write_scalars(step, values)
 

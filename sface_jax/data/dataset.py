@@ -142,7 +142,7 @@ class Split(PictureSet, Sequence):
         """Opens the shards; `labels` are read from the records where None is given."""
         self.name, self.class_names, self.image_size = name, list(class_names), image_size
         self.shards = list(shards)
-        self._records = array_record_data_source.ArrayRecordDataSource(self.shards)
+        self._records = array_record_data_source.ArrayRecordDataSource([files.local(path) for path in self.shards])
         self._kept: dict[int, bytes] | None = None
         if labels is None or len(labels) != len(self):
             labels = np.array([item.label for item in self.examples(range(len(self)))], np.int32)
@@ -329,7 +329,7 @@ def _shards(path: epath.Path, name: str, split: dict[str, Any]) -> list[str]:
         shard_of = f"{shard:05d}-of-{len(lengths):05d}"
         file = template.format(DATASET=name, SPLIT=split["name"], FILEFORMAT="array_record", SHARD_X_OF_Y=shard_of)
         try:
-            found = len(array_record_data_source.ArrayRecordDataSource([os.fspath(path / file)]))
+            found = len(array_record_data_source.ArrayRecordDataSource([files.local(path / file)]))
         except Exception as error:  # array_record raises what its C++ side does
             raise UserError(f"{path / file} is missing or damaged: build the dataset again") from error
         if found != length:

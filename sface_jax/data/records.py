@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import errno
 import os
-import uuid
 from collections.abc import Iterable, Mapping, Sequence
 
 from array_record.python import array_record_data_source, array_record_module
@@ -46,22 +45,18 @@ def write_shard(directory: files.PathLike, split: str, shard: int, shards: int, 
         UserError: no space is left on the device.
     """
     path = shard_path(directory, split, shard, shards)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.tmp"
     count = 0
     try:
-        writer = array_record_module.ArrayRecordWriter(os.fspath(temporary), "group_size:1")
-        try:
-            for item in examples:
-                writer.write(example.encode(item))
-                count += 1
-        finally:
-            writer.close()
-        temporary.replace(path)
+        with files.appearing(path) as temporary:
+            writer = array_record_module.ArrayRecordWriter(os.fspath(temporary), "group_size:1")
+            try:
+                for item in examples:
+                    writer.write(example.encode(item))
+                    count += 1
+            finally:
+                writer.close()
     except (OSError, RuntimeError) as error:
         raise no_space(error, path) from error
-    finally:
-        temporary.unlink(missing_ok=True)
     return count
 
 
@@ -101,7 +96,7 @@ def finish(
                 raise UserError(f"{path} is missing: run the stage again to write it")
         lengths, size, labels = [], 0, []
         for path in paths:
-            contents = list(array_record_data_source.ArrayRecordDataSource([os.fspath(path)]))
+            contents = list(array_record_data_source.ArrayRecordDataSource([files.local(path)]))
             labels += [example.decode(content).label for content in contents]
             lengths.append(len(contents))
             size += sum(map(len, contents))

@@ -175,7 +175,7 @@ def _open(config: ConfigDict, workdir: epath.Path, open_network: OpenNetwork) ->
         return dict.fromkeys(config.matchers), open_sets(config, tuple(config.matchers))
     found = networks.find(config.matchers, workdir, "matchers")
     teacher = networks.where(config.teacher, workdir) if config.teacher else None
-    if teacher is not None and teacher.resolve() in [path.resolve() for path in found.values()]:
+    if teacher is not None and files.absolute(teacher) in map(files.absolute, found.values()):
         raise UserError(
             f"matcher {config.teacher} is the teacher of the networks under audit, so blind to what it taught: "
             f"set --config.matchers to networks trained on other identities"

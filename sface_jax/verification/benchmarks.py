@@ -192,7 +192,7 @@ def parse(entry: str, root: str = "") -> tuple[str, str, str]:
     else:
         path = epath.Path(entry)
         pairs_file, folder = entry, root
-        name = path.resolve().parent.name if path.stem == "pairs" else path.stem
+        name = files.absolute(path).parent.name if path.stem == "pairs" else path.stem
     if not (name and pairs_file and (folder or pairs_file.endswith(".bin"))):
         raise UserError(
             f'config.benchmarks has {entry!r}: it must be "heldout", "name=pairs_file:folder", "name=pack.bin", '

@@ -19,7 +19,7 @@ def test_a_full_disk_leaves_the_old_file_and_tells_one_line(tmp_path, monkeypatc
     def full(self, content):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(type(files.epath.Path(path)), "write_bytes", full)
+    monkeypatch.setattr(files.Path, "write_bytes", full)
     with pytest.raises(Unfinished, match="no space left to write"):
         files.write_json(path, {"x": 2})
     assert json.loads(path.read_text()) == {"x": 1}

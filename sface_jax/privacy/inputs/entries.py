@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from etils import epath
 
+from sface_jax.core import files
 from sface_jax.core.errors import UserError
 
 TRAIN = "train"
@@ -29,7 +30,7 @@ class Entry(NamedTuple):
     @property
     def place(self) -> tuple[str, str]:
         """What two entries of the same pictures have in common."""
-        return os.fspath(epath.Path(self.path).resolve()), self.part or TRAIN
+        return os.fspath(files.absolute(self.path)), self.part or TRAIN
 
 
 def parse(entry: str, key: str) -> Entry:
@@ -50,7 +51,7 @@ def parse(entry: str, key: str) -> Entry:
         path, part = rest, ""
     if not path:
         raise UserError(f'config.{key} has {entry!r}: write "path", "path:split" or "pairs.txt:folder", after "name="')
-    short = epath.Path(path).resolve().name
+    short = files.absolute(path).name
     return Entry(name or (f"{short}/{part}" if part and not epath.Path(part).is_dir() else short), path, part)
 
 
