@@ -5,9 +5,10 @@ from __future__ import annotations
 import difflib
 import functools
 import importlib
-import os
+import logging as standard
 import re
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from sface_jax.core.errors import Interrupted, UserError
+from sface_jax.core.errors import ASKED, LOST, MISTAKEN, STOPPED, Interrupted, Lost, UserError
 
 # What each kind of stage runs, in the order of the pipeline: `run(config, workdir) -> result`.
 STAGES = {
@@ -37,9 +38,14 @@ STAGES = {
     "benchmark_loader": "sface_jax.data.benchmark",
     "benchmark_verification": "sface_jax.verification.benchmark",
     "benchmark_matching": "sface_jax.privacy.benchmark",
+    "preflight": "sface_jax.core.preflight",
     "compile": "sface_jax.gan.compile",
+    "compile_synthesis": "sface_jax.synthesis.compile",
     "compile_recognition": "sface_jax.recognition.compile",
+    "compile_embedding": "sface_jax.recognition.compile_embedding",
     "compile_matching": "sface_jax.privacy.compile",
+    "compile_paper": "sface_jax.report.compiled_paper",
+    "compile_scaling": "sface_jax.report.compiled_scaling",
 }
 
 # What opens networks from anywhere is handed to the stages that want it: of the packages only `convert` reads PyTorch.
@@ -62,7 +68,8 @@ GIVEN = {
 # what they look at may have changed since.
 ALWAYS = (
     *("verify", "privacy", "planted", "frontier", "doctor", "report"),
-    *("compile", "compile_recognition", "compile_matching"),
+    *("compile", "compile_synthesis", "compile_recognition", "compile_embedding", "compile_matching"),
+    *("compile_paper", "compile_scaling"),
     *("benchmark", "benchmark_recognition", "benchmark_loader", "benchmark_verification", "benchmark_matching"),
 )
 AGAIN = {"overlap": "changed"} | dict.fromkeys(ALWAYS, "always")
@@ -71,6 +78,13 @@ _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "The config file, e.g. configs/quickstart.py", lock_config=True
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where the run keeps everything; by default runs/<config's name>")
+_WATCHDOG = flags.DEFINE_float(
+    "watchdog",
+    None,
+    "Seconds in which something must move, or else the run ends with status 75, to be started again; 0 for ever. "
+    "By default 1800 where several processes run, else 0",
+    lower_bound=0.0,
+)
 
 
 def main(argv: list[str]) -> None:
@@ -87,21 +101,34 @@ def main(argv: list[str]) -> None:
     import jax
     from etils import epath
 
-    from sface_jax.core import cluster, mesh, stage
+    from sface_jax.core import cluster, endings, files, logs, mesh, stage, watchdog
 
+    endings.handle()
     cluster.join()
+    endings.follow()
     if not mesh.is_lead():
-        logging.set_verbosity(logging.WARNING)
+        logging.get_absl_handler().setLevel(standard.WARNING)
     file, _, variant = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
     name = Path(file).stem + (f"-{variant}" if variant else "")
     workdir = epath.Path(_WORKDIR.value or Path("runs") / name)
+    files.check_store(workdir)
+    logs.to_file(workdir)
     logging.info("workdir %s, %s x %s", workdir, jax.device_count(), jax.devices()[0].device_kind)
+    limit = 1800.0 if jax.process_count() > 1 else 0.0
+    watchdog.start(limit if _WATCHDOG.value is None else _WATCHDOG.value, workdir / "logs")
     for key, config in stages:
+        watchdog.beat(key)
         run = importlib.import_module(STAGES[config.stage]).run
         for function, module in GIVEN.get(config.stage, {}).items():
             run = functools.partial(run, **{function: _late(module, function)})
+        if config.stage == "preflight":  # before anybody waits for anybody
+            run(config, workdir)
+            continue
         again = config.get("again", AGAIN.get(config.stage, "never"))
         stage.run(key, config, workdir, run, again=again)
+    logs.tell_summary(workdir, [key for key, _ in stages])
+    watchdog.stop()
+    endings.part()
 
 
 def _late(module: str, name: str) -> Callable[..., Any]:
@@ -150,14 +177,16 @@ def _parse_flags(argv: list[str]) -> list[str]:
 
 
 def _fail(line: str) -> None:
-    _end(f"error: {line}", 2)
+    _end(f"error: {line}", MISTAKEN)
 
 
 def _end(line: str, status: int) -> None:
-    """Ends the program with a line and an exit status."""
+    """Ends the program, and the other processes of the run, with a line and an exit status."""
+    if "jax" in sys.modules:
+        from sface_jax.core import endings
+
+        endings.end(line, status)
     print(line, file=sys.stderr, flush=True)
-    if "jax" in sys.modules and sys.modules["jax"].distributed.is_initialized():
-        os._exit(status)  # a regular exit would wait for the other processes, which wait for this one
     sys.exit(status)
 
 
@@ -166,18 +195,32 @@ def _run(argv: list[str]) -> None:
         main(argv)
     except UserError as error:
         _fail(str(error))
-    except RuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        _fail("out of memory: lower the batch_size of the stage, or run it on more devices")
-    except OSError as error:
-        if not error.strerror or error.filename is None:
-            raise
-        _fail(f"{error.filename}: {error.strerror}; check the path and its permissions")
+    except Lost as error:
+        _end(f"lost: {error}", LOST)
     except Interrupted as error:
-        _end(str(error), 143)
+        _end(str(error), ASKED)
     except KeyboardInterrupt:
-        _end("interrupted; run the same command to go on", 130)
+        _end("interrupted; run the same command to go on", STOPPED)
+    except Exception as error:
+        _failed(error)
+
+
+def _failed(error: Exception) -> None:
+    """Tells what a library found wrong, as far as a person can do something about it."""
+    if "jax" not in sys.modules:
+        raise error
+    from sface_jax.core import endings
+
+    if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" in str(error):
+        _fail("out of memory: lower the batch_size of the stage, or run it on more devices")
+    if endings.is_lost(error):
+        endings.end("", LOST)
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        _fail(f"{error.filename}: {error.strerror}; check the path and its permissions")
+    if endings.is_distributed():
+        traceback.print_exc()
+        endings.end(f"{type(error).__name__}: {error}", 1)
+    raise error
 
 
 class _Line(logging.PythonFormatter):

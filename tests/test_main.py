@@ -46,7 +46,7 @@ def test_a_mistaken_command_is_told_in_one_line(arguments, told):
 def test_the_command_people_type_names_what_to_set(tmp_path):
     line = refused("--config=configs/combined.py", f"--workdir={tmp_path}")
     assert "--config.dataset" in line and "--config.teacher" in line and "configs/combined.py:quickstart" in line
-    assert {path.name for path in tmp_path.iterdir()} <= {"config.json", "stages.json"}
+    assert {path.name for path in tmp_path.iterdir()} <= {"config.json", "stages.json", "logs"}
 
 
 def test_a_folder_of_pictures_is_prepared_once_and_bound_to_its_config(tmp_path):

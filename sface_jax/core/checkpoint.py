@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 from absl import logging
-from etils import epath
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from sface_jax.core import digest, files, mesh
-from sface_jax.core.errors import Damaged, Unfinished, UserError
+from sface_jax.core import digest, endings, files, mesh
+from sface_jax.core.errors import Unfinished, UserError
 from sface_jax.core.files import PathLike
 
 DIGESTS = "digests"
@@ -41,6 +40,14 @@ class Checkpoints:
         )
         handlers = {"state": ocp.PyTreeCheckpointHandler(), DIGESTS: ocp.JsonCheckpointHandler()}
         self.manager = ocp.CheckpointManager(self.directory, options=options, item_handlers=handlers)
+        # Each process reads by itself: where one cannot, the others must not wait for it in the middle of Orbax.
+        own = jax.process_index()
+        alone = ocp.options.MultiprocessingOptions(
+            primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"process{own}"
+        )
+        self._reader = ocp.Checkpointer(
+            ocp.PyTreeCheckpointHandler(multiprocessing_options=alone), multiprocessing_options=alone
+        )
 
     def latest_step(self) -> int | None:
         """Returns the newest step saved, or None."""
@@ -50,16 +57,26 @@ class Checkpoints:
         """Saves a tree of arrays as `step`; returns when `state` may be overwritten.
 
         Raises:
-            UserError: no space is left.
+            Unfinished: a number of it is not finite, or no space is left.
         """
+        told = digest.of(state)
+        if bad := [name for name, of in told.items() if not of.finite]:
+            last = self.latest_step()
+            kept = "nothing was saved before" if last is None else f"the last checkpoint is step {last}"
+            raise Unfinished(
+                f"{bad[0]} is not finite at step {step}, which is not saved; {kept}: begin anew in another --workdir "
+                "with a lower learning_rate or a longer warm-up"
+            )
         try:
-            digests = ocp.args.JsonSave(digest.of(state))
+            digests = ocp.args.JsonSave({name: of.bits for name, of in told.items()})
             self.manager.save(step, args=ocp.args.Composite(state=ocp.args.PyTreeSave(state), **{DIGESTS: digests}))
             if jax.default_backend() == "cpu":
                 # The host copy of a CPU array is the array itself: a donated buffer must not change under the writer.
                 self.manager.wait_until_finished()
         except Exception as error:
-            raise _told(error, self.directory) from error
+            if not _is_full(error):
+                raise
+            raise self._full() from error
 
     def drop_from(self, step: int) -> None:
         """Deletes the checkpoints of `step` and later ones: a manager would not save before them."""
@@ -85,7 +102,8 @@ class Checkpoints:
         Raises:
             UserError: checkpoints exist, but none of them can be read.
         """
-        return self._newest(lambda step: jax.tree.map(ocp.utils.to_shape_dtype_struct, target), padded=padded)
+        shapes = jax.tree.map(ocp.utils.to_shape_dtype_struct, target)
+        return self._newest(lambda step: shapes, padded=padded, together=True)
 
     def read(self, parts: Sequence[str] = (), step: int | None = None) -> Any | None:
         """Reads the newest readable checkpoint as nested dicts of arrays on the first device; see `restore`.
@@ -111,6 +129,7 @@ class Checkpoints:
         abstract: Callable[[int], Any],
         partial: bool = False,
         padded: str = "",
+        together: bool = False,
         steps: Sequence[int] | None = None,
     ) -> Any | None:
         def how(path: tuple[Any, ...], leaf: ocp.ArrayRestoreArgs) -> ocp.ArrayRestoreArgs:
@@ -119,17 +138,26 @@ class Checkpoints:
             return dataclasses.replace(leaf, strict=False) if padded in names else leaf
 
         broken: list[int] = []
-        for step in sorted(self.manager.all_steps() if steps is None else steps, reverse=True):
+        for step in self._candidates(together) if steps is None else steps:
+            state, wrong = None, ""
             try:
                 target = abstract(step)
                 wanted = jax.tree_util.tree_map_with_path(how, ocp.checkpoint_utils.construct_restore_args(target))
                 args = ocp.args.PyTreeRestore(target, restore_args=wanted, partial_restore=partial)
-                state = self.manager.restore(step, args=ocp.args.Composite(state=args))["state"]
-                self._check(step, state)
+                state = self._reader.restore(self.directory / str(step) / "state", args=args)
+                kept = self._kept_digests(step)
             except Exception as error:
-                reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+                if endings.is_lost(error):  # which says nothing of the checkpoint
+                    raise
+                wrong = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+            if together and not mesh.agreed(not wrong):
+                wrong = wrong or "by another process"
+            if not wrong:
+                altered = [name for name, of in digest.of(state).items() if of.bits != kept.get(name, of.bits)]
+                wrong = f"{altered[0]} is not what was saved" if altered else ""
+            if wrong:
                 logging.warning(
-                    "checkpoint %s in %s cannot be read (%s): trying the one before", step, self.directory, reason
+                    "checkpoint %s in %s cannot be read (%s): trying the one before", step, self.directory, wrong
                 )
                 broken.append(step)
                 continue
@@ -142,14 +170,19 @@ class Checkpoints:
             )
         return None
 
-    def _check(self, step: int, state: Any) -> None:
-        """Raises `Damaged` where what was read is not what was saved; checkpoints of old have nothing to tell it by."""
-        if not (self.directory / str(step) / DIGESTS).exists():
+    def _candidates(self, together: bool) -> Iterator[int]:
+        """The steps saved, newest first; those that the lead sees where all processes take the same one."""
+        own = sorted(self.manager.all_steps(), reverse=True)
+        if not together:
+            yield from own
             return
-        kept = self.manager.restore(step, args=ocp.args.Composite(**{DIGESTS: ocp.args.JsonRestore()}))[DIGESTS]
-        for name, found in digest.of(state).items():
-            if found != kept.get(name):
-                raise Damaged(f"{name} is not what was saved")
+        for place in range(int(mesh.as_lead_has_it(len(own)))):
+            yield int(mesh.as_lead_has_it(own[place] if place < len(own) else 0))
+
+    def _kept_digests(self, step: int) -> dict[str, int]:
+        """What was told of the arrays as they were saved; nothing in checkpoints of old."""
+        path = self.directory / str(step) / DIGESTS / "metadata"  # as Orbax calls the file
+        return files.read_json(path) if path.exists() else {}
 
     def _set_aside(self, steps: list[int]) -> None:
         if mesh.is_lead():
@@ -166,16 +199,20 @@ class Checkpoints:
         try:
             self.manager.wait_until_finished()
         except Exception as error:
-            raise _told(error, self.directory) from error
+            if not _is_full(error):
+                raise
+            raise self._full() from error
         finally:
             self.manager.close()
+            self._reader.close()
 
-
-def _told(error: Exception, directory: epath.Path) -> Exception:
-    """Turns a full disk, which storage libraries tell in many ways, into the one line about it."""
-    text = str(error)
-    if "No space left" in text or "ENOSPC" in text or "RESOURCE_EXHAUSTED" in text or "quota" in text.lower():
+    def _full(self) -> Unfinished:
         return Unfinished(
-            f"no space left to write a checkpoint in {directory}: free some, then run the same command again"
+            f"no space left to write a checkpoint in {self.directory}: free some, then run the same command again"
         )
-    return error
+
+
+def _is_full(error: Exception) -> bool:
+    """Whether an error is that of a full disk, which storage libraries tell in many ways."""
+    told = str(error)
+    return any(word in told for word in ("No space left", "ENOSPC", "RESOURCE_EXHAUSTED")) or "quota" in told.lower()

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 
-from sface_jax.core import mesh
+from sface_jax.core import mesh, watchdog
+
+NOTED = 15.0
+"""Least seconds between two lines in a process's log."""
+
+notes = logging.getLogger("sface_jax.notes")
+"""Goes to each process's log, see `logs.to_file`, and not to the terminal."""
+notes.propagate = False
+notes.setLevel(logging.INFO)
 
 
 def duration(seconds: float) -> str:
@@ -42,32 +51,43 @@ class Progress:
         self.stream = sys.stderr
         self.tty = self.stream.isatty()
         self.interval = (0.2 if self.tty else 15.0) if interval is None else interval
-        self.began = self.shown = time.monotonic()
+        self.began = self.shown = self.noted = time.monotonic()
+        self.first: tuple[float, int] | None = None  # when how much was done, the first time that it was told
         self.width = 0
 
     def update(self, done: int, **facts: float | int | str) -> None:
         """Shows `done` of the total with some facts, unless a line was shown a moment ago."""
         now = time.monotonic()
-        if now - self.shown >= self.interval and mesh.is_lead():
+        self.first = self.first or (now, done)
+        watchdog.beat(self.name, done, self.total)
+        if now - self.shown >= self.interval:
             self.shown = now
             self._show(done, facts, end="" if self.tty else "\n")
 
     def close(self, done: int | None = None, **facts: float | int | str) -> None:
         """Shows the last line, with the time taken."""
-        if mesh.is_lead():
-            self._show(self.total if done is None else done, facts, end="\n")
+        self._show(self.total if done is None else done, facts, end="\n")
 
     def _show(self, done: int, facts: dict[str, float | int | str], end: str) -> None:
-        elapsed = time.monotonic() - self.began
+        now = time.monotonic()
+        elapsed = now - self.began
         rate = (done - self.start) / elapsed if elapsed > 0 else 0.0
+        since, begun = self.first or (now, done)
+        if done > begun and now > since:
+            rate = (done - begun) / (now - since)  # without what comes before the first, such as compilation
         left = f"{duration((self.total - done) / rate)} left" if rate > 0 and done < self.total else duration(elapsed)
         shown = "  ".join(f"{k} {_short(v)}" for k, v in facts.items())
-        bar = ""
+        line = f"{done}/{self.total} {self.unit}  {_short(rate)}/s  {left}  {shown}".rstrip()
+        if end == "\n" or now - self.noted >= NOTED:
+            self.noted = now
+            notes.info("%s: %s", self.name, line)
+        if not mesh.is_lead():
+            return
         if self.tty:
             filled = 20 * done // max(self.total, 1)
-            bar = "█" * filled + "░" * (20 - filled) + " "
-        line = f"{self.name}: {bar}{done}/{self.total} {self.unit}  {_short(rate)}/s  {left}  {shown}".rstrip()
-        lead = "\r" if self.tty else ""
-        self.stream.write(f"{lead}{line.ljust(self.width) if self.tty else line}{end}")
+            line = f"\r{self.name}: {'█' * filled}{'░' * (20 - filled)} {line}".ljust(self.width)
+        else:
+            line = f"{self.name}: {line}"
+        self.stream.write(line + end)
         self.stream.flush()
         self.width = len(line) if end == "" else 0

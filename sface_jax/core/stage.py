@@ -16,7 +16,7 @@ from sface_jax.core.progress import duration
 
 # Keys that change how a run is watched or saved, not what it computes.
 FREE = frozenset(
-    {"log_every", "checkpoint_every", "keep_checkpoints", "sample_every", "tensorboard", "workers"}
+    {"log_every", "checkpoint_every", "keep_checkpoints", "sample_every", "tensorboard", "workers", "profile", "fsdp"}
     | {"verify_every", "verify_benchmarks"}
 )
 
@@ -34,6 +34,7 @@ POSITIVE = frozenset(
         "mbstd_group_size",
         "rounds",
         "batch_per_device",
+        "accumulate",
     }
 )
 

@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import math
-import queue
-import signal
-import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import jax
@@ -16,7 +11,7 @@ import numpy as np
 from absl import logging
 from etils import epath
 
-from sface_jax.core import files
+from sface_jax.core import endings, files, speed, watchdog
 from sface_jax.core.checkpoint import Checkpoints
 from sface_jax.core.errors import Interrupted, Unfinished
 from sface_jax.core.metrics import MetricWriter
@@ -24,9 +19,6 @@ from sface_jax.core.progress import Progress
 
 State = TypeVar("State")
 Tell = Callable[[np.ndarray], list[str]]
-
-STARVED = 20.0
-"""Percent of `input_bound_percent` above which the input pipeline is worth mending."""
 
 
 def run(
@@ -41,6 +33,8 @@ def run(
     checkpoint_every: int = 1000,
     keep: int = 2,
     pictures_per_step: int = 0,
+    flops_per_step: float = 0.0,
+    profile: int = 0,
     tensorboard: bool = False,
     hooks: Iterable[tuple[int, Callable[[State, int], dict[str, float] | None]]] = (),
     padded: str = "",
@@ -51,8 +45,7 @@ def run(
     A run cut off at any step and started again goes through the same states as one that was not: the batches and
     every random number are functions of the step.
 
-    With the scalars of the steps `input_bound_percent` is logged: the share of the time since the last logged step for
-    which this process's devices stood idle because the next batch was not there, see `_InputClock`.
+    With the scalars of the steps it is logged how fast they went and what they took, see `speed.Speed`.
 
     Args:
         name: shown in the progress line.
@@ -66,6 +59,8 @@ def run(
         checkpoint_every: steps between two checkpoints.
         keep: newest checkpoints to keep.
         pictures_per_step: global batch, for the rate that is logged; 0 leaves it out.
+        flops_per_step: see `speed.Speed`.
+        profile: steps to trace, once the first logged one is done; the trace goes to `profile/`.
         tensorboard: also write TensorBoard events.
         hooks: (every, function) called with the state and the number of steps done, also at the end; scalars that a
             hook returns are logged.
@@ -86,37 +81,33 @@ def run(
     writer = MetricWriter(directory, start_step=start, tensorboard=tensorboard)
     progress = Progress(name, total_steps, start=start)
     window = _Window(name, directory, checkpoints, tell)
-    clock, logged = time.monotonic(), start
-    input_clock, warned = _InputClock(), False
+    measured = speed.Speed(name, pictures_per_step, flops_per_step)
+    profiler = _Profiler(name, directory / "profile", profile)
     try:
-        with _until_terminated() as terminated:
+        with endings.asked_to_end() as asked_to_end:
             iterator: Iterator[Any] = iter(batches(start)) if start < total_steps else iter(())
             for number in range(start, total_steps):
-                batch = input_clock.next(iterator)
+                batch = measured.next(iterator)
                 state, scalars = step(state, batch, number)
-                input_clock.dispatched(scalars)
+                measured.dispatched(scalars)
                 done = number + 1
+                profiler.after(scalars)
+                watchdog.beat(name, done, total_steps)
                 last = done == total_steps
                 window.add(done, scalars, batch)
                 if done % log_every == 0 or last:
                     means = window.means()
                     window = _Window(name, directory, checkpoints, tell)
-                    seconds = time.monotonic() - clock
-                    if pictures_per_step:
-                        means["pictures_per_second"] = pictures_per_step * (done - logged) / seconds
-                    starved = 100 * input_clock.idle() / seconds
-                    if starved > STARVED and logged > start and not warned:
-                        warned = True
-                        _warn(name, starved, done - logged)
-                    clock, logged = time.monotonic(), done
-                    writer.write(done, means | {"input_bound_percent": starved})
-                    progress.update(done, **means, input_bound=f"{starved:.0f}%")
+                    told = measured.measure()
+                    writer.write(done, means | told)
+                    progress.update(done, **speed.line(told), **means)
+                    profiler.begin()
                 for every, hook in hooks:
                     if done % every == 0 or last:
                         extra = hook(state, done)
                         if extra:
                             writer.write(done, extra)
-                asked = not last and terminated(done)
+                asked = asked_to_end(done) and not last
                 if done % checkpoint_every == 0 or last or asked:
                     window.check()  # so that every checkpoint is a good one
                     checkpoints.save(done, state)
@@ -125,71 +116,41 @@ def run(
         if start < total_steps:
             progress.close()
     finally:
-        input_clock.close()
+        profiler.end()
+        measured.close()
         writer.close()
         checkpoints.close()
     return state
 
 
-def _warn(name: str, starved: float, steps: int) -> None:
-    logging.warning(
-        "%s: for %.0f %% of the last %d steps the device stood idle because the next batch was not there: "
-        "--config=configs/benchmark.py:loader tells what the input pipeline gives; where it augments pictures, raise "
-        "--config.workers to the number of cores",
-        *(name, starved, steps),
-    )
+class _Profiler:
+    """Traces some steps, after those that compile."""
 
+    def __init__(self, name: str, directory: epath.Path, steps: int):
+        self._name, self._directory, self._wanted, self._left = name, directory, steps, 0
 
-class _InputClock:
-    """How long the devices of this process stand idle because the next batch is not there.
+    def begin(self) -> None:
+        """Starts, the first time that it is called."""
+        if self._wanted:
+            self._left, self._wanted = self._wanted, 0
+            jax.profiler.start_trace(str(self._directory))
 
-    To wait for a batch does no harm while the device is at work on earlier steps. So a thread notes when the results of
-    each step are there, and of a wait only what comes after those of the last step is counted. The first batch, for
-    which workers have to start, is not; nor is what a process waits for another one, within a step. Where the thread is
-    late to note a step, because the pipeline keeps Python busy, too little is counted, never too much.
-    """
+    def after(self, results: Any) -> None:
+        """A step was given to the device; after the last that is wanted the trace is written."""
+        if self._left == 1:
+            jax.block_until_ready(results)
+            self.end()
+        elif self._left:
+            self._left -= 1
 
-    def __init__(self):
-        """Starts the thread."""
-        self._steps: queue.SimpleQueue[tuple[int, Any] | None] = queue.SimpleQueue()
-        self._dispatched = 0
-        self._ready = 0, 0.0  # the last step whose results are there, and since when
-        self._idle = 0.0
-        # a daemon, so that a device that never answers does not keep a failed run from ending
-        threading.Thread(target=self._watch, name="input-clock", daemon=True).start()
-
-    def next(self, iterator: Iterator[Any]) -> Any:
-        """Takes the next batch, and counts the wait as far as the device was idle."""
-        began = time.monotonic()
-        batch = next(iterator)
-        ended = time.monotonic()
-        step, since = self._ready
-        if step and step == self._dispatched:
-            self._idle += max(ended - max(began, since), 0.0)
-        return batch
-
-    def dispatched(self, results: Any) -> None:
-        """A step was given to the device; `results` are not donated to a later one."""
-        self._dispatched += 1
-        self._steps.put((self._dispatched, results))
-
-    def idle(self) -> float:
-        """The seconds counted since this was last asked."""
-        idle, self._idle = self._idle, 0.0
-        return idle
-
-    def close(self) -> None:
-        """Ends the thread once the device is done."""
-        self._steps.put(None)
-
-    def _watch(self) -> None:
-        while (step := self._steps.get()) is not None:
-            number, results = step
-            try:
-                jax.block_until_ready(results)
-            except RuntimeError:
-                return  # whoever reads the results will be told
-            self._ready = number, time.monotonic()
+    def end(self) -> None:
+        """Writes what was traced, if anything."""
+        if self._left:
+            self._left = 0
+            jax.profiler.stop_trace()
+            logging.info(
+                "%s: the trace of some steps is in %s: open it with Perfetto or XProf", self._name, self._directory
+            )
 
 
 class _Window:
@@ -237,24 +198,3 @@ class _Window:
             f"{self._name}: {key} is {value} at step {step}{saw}; {last}: look at these pictures, or begin anew in "
             "another --workdir with a lower learning_rate or a longer warm-up"
         )
-
-
-@contextmanager
-def _until_terminated() -> Iterator[Callable[[int], bool]]:
-    """Gives a function that tells, after each step, whether SIGTERM has asked the run to end."""
-    if jax.process_count() > 1:
-        from jax.experimental import multihost_utils
-
-        # The runtime catches the signal and lets all processes agree on one step.
-        yield multihost_utils.reached_preemption_sync_point
-        return
-    asked: list[int] = []
-    try:
-        before = signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
-    except ValueError:  # not the main thread: signals are somebody else's
-        yield lambda step: False
-        return
-    try:
-        yield lambda step: bool(asked)
-    finally:
-        signal.signal(signal.SIGTERM, before)

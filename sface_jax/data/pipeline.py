@@ -7,7 +7,9 @@ step, and nothing else needs saving. Random changes to a picture depend on the s
 
 from __future__ import annotations
 
+import multiprocessing.process
 import os
+import threading
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -146,6 +148,12 @@ class _Load(grain.transforms.Map):
     def __init__(self, split: PictureSet, order: _Order, size: int, seed: int, augment: Augment | None):
         self._split, self._order, self._size, self._seed, self._augment = split, order, size, seed, augment
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Comes to a worker, which is to end with the process it works for, also where that was killed."""
+        self.__dict__.update(state)
+        if parent := multiprocessing.parent_process():
+            threading.Thread(target=_end_with, args=(parent,), name="parent", daemon=True).start()
+
     def map(self, block: int) -> dict[str, np.ndarray]:
         first = block * self._size  # place of the block's first picture in the stream
         positions = self._order[first : first + self._size]
@@ -155,3 +163,8 @@ class _Load(grain.transforms.Map):
             for row in range(len(images)):
                 images[row] = self._augment(images[row], np.random.default_rng((self._seed, _STREAM, first + row)))
         return {"image": images, "label": labels.astype(np.int32), "index": positions.astype(np.int32)}
+
+
+def _end_with(process: multiprocessing.process.BaseProcess) -> None:
+    process.join()
+    os._exit(1)

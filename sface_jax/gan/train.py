@@ -11,12 +11,12 @@ from absl import logging
 from etils import epath
 from ml_collections import ConfigDict
 
-from sface_jax.core import files, pictures, rng, train_loop
+from sface_jax.core import files, pictures, rng, speed, train_loop
 from sface_jax.core import mesh as meshes
 from sface_jax.core.embedder import OpenEmbedder
 from sface_jax.core.errors import UserError
 from sface_jax.data import dataset, pipeline
-from sface_jax.gan import network
+from sface_jax.gan import network, programs
 from sface_jax.gan.trainer import State, Trainer
 from sface_jax.gan.watch import Watch
 
@@ -58,6 +58,8 @@ def run(config: ConfigDict, workdir: epath.Path, open_embedder: OpenEmbedder | N
         checkpoint_every=config.checkpoint_every,
         keep=config.keep_checkpoints,
         pictures_per_step=config.batch_size,
+        flops_per_step=_flops_per_step(trainer),
+        profile=config.profile,
         tensorboard=config.tensorboard,
         hooks=hooks,
     )
@@ -71,7 +73,14 @@ def run(config: ConfigDict, workdir: epath.Path, open_embedder: OpenEmbedder | N
         "parameters": size,
         "ada_p": float(state.augment_p),
         "best": best,
+        "speed": speed.usual(directory),
     }
+
+
+def _flops_per_step(trainer: Trainer) -> float:
+    """The operations of a step, on the average over the phases that are due on some steps only."""
+    counted = programs.counted(trainer)
+    return trainer.config.batch_size * sum(counted[phase.name] / phase.interval for phase in trainer.phases)
 
 
 def _claim(directory: epath.Path, facts: dict[str, Any]) -> None:

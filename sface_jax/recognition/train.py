@@ -8,17 +8,16 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import numpy as np
 from absl import logging
 from etils import epath
 from ml_collections import ConfigDict
 
-from sface_jax.core import costs, files, train_loop
+from sface_jax.core import costs, files, speed, train_loop
 from sface_jax.core import mesh as meshes
 from sface_jax.core.errors import UserError
 from sface_jax.data import layout, mixture, pipeline
 from sface_jax.data.dataset import PictureSet
-from sface_jax.recognition import augment, network, teacher
+from sface_jax.recognition import augment, network, programs, teacher
 from sface_jax.recognition.trainer import Trainer
 
 GIB = 2**30
@@ -81,6 +80,8 @@ def run(
         checkpoint_every=config.checkpoint_every,
         keep=config.keep_checkpoints,
         pictures_per_step=config.batch_size,
+        flops_per_step=config.batch_size * programs.counted(trainer)["train"],
+        profile=config.profile,
         tensorboard=config.tensorboard,
         hooks=hooks,
         padded="head",
@@ -111,7 +112,7 @@ def _announce(config: ConfigDict, trainer: Trainer, pictures: PictureSet, size: 
         "momentum twice that; one set of logits %.3f",
         *(config.name, cost["memory"] / GIB, devices, cost["temporaries"] / GIB, matrix / GIB, logits / GIB),
     )
-    limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit", np.inf)
+    limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit", math.inf)
     if cost["memory"] > limit:
         raise UserError(
             f"a step needs {cost['memory'] / GIB:.1f} GiB of a device that has {limit / GIB:.1f}: "
@@ -138,7 +139,6 @@ def _outcome(directory: epath.Path) -> dict[str, float]:
     if not meshes.is_lead():
         return {}
     log = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
-    rates = [record["pictures_per_second"] for record in log if "pictures_per_second" in record]
     last = {key: value for record in log if record["step"] == log[-1]["step"] for key, value in record.items()}
     told = {key: value for key, value in last.items() if key.endswith(("loss", "accuracy", "cosine"))}
-    return told | {"pictures_per_second": round(float(np.median(rates)), 1)}
+    return told | {"speed": speed.usual(directory)}

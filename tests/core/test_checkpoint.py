@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sface_jax.core.checkpoint import Checkpoints
-from sface_jax.core.errors import UserError
+from sface_jax.core.errors import Unfinished, UserError
 
 
 def saved(folder, steps):
@@ -114,3 +114,14 @@ def test_a_checkpoint_without_digests_is_read(tmp_path):
     saved(tmp_path, [1])
     shutil.rmtree(tmp_path / "1" / "digests")
     np.testing.assert_array_equal(Checkpoints(tmp_path).read()["x"], 1)
+
+
+def test_what_is_not_finite_is_not_saved(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(1, {"x": jnp.ones(3), "y": jnp.ones(3)})
+    with pytest.raises(
+        Unfinished, match="y is not finite at step 2, which is not saved; the last checkpoint is step 1"
+    ):
+        checkpoints.save(2, {"x": jnp.ones(3), "y": jnp.array([1.0, jnp.nan, 1.0])})
+    checkpoints.close()
+    assert Checkpoints(tmp_path).latest_step() == 1

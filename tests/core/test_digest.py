@@ -23,4 +23,10 @@ def test_it_is_the_sum_of_odd_multiples_and_zeros_at_the_end_do_not_count(dtype)
     word = {1: np.uint8, 2: np.uint16, 4: np.uint32}[array.dtype.itemsize]
     words = np.asarray(array).view(word).astype(np.uint64).reshape(-1)
     expected = int((words * (2 * np.arange(6, dtype=np.uint64) + 1)).sum() % 2**32)
-    assert digest.of({"a": (array, jnp.pad(array, ((0, 2), (0, 0))))}) == {"a/0": expected, "a/1": expected}
+    of = digest.Digest(expected, True)
+    assert digest.of({"a": (array, jnp.pad(array, ((0, 2), (0, 0))))}) == {"a/0": of, "a/1": of}
+
+
+@pytest.mark.parametrize("bad", [jnp.nan, jnp.inf])
+def test_a_number_that_is_not_finite_is_told(bad):
+    assert not digest.of({"x": jnp.array([1.0, bad])})["x"].finite

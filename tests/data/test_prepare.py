@@ -170,7 +170,8 @@ def test_killed_by_sigkill_it_goes_on_and_ends_with_the_same_bytes(tmp_path, fac
     assert not (tmp_path / "work" / "authentic").exists()
     assert start(tmp_path / "work").wait(100) == start(tmp_path / "whole").wait(100) == 0
     assert contents(tmp_path / "work" / "authentic") == contents(tmp_path / "whole" / "authentic")
-    assert {path.name for path in (tmp_path / "work").iterdir()} == {"authentic", "config.json", "stages.json"}
+    made = {path.name for path in (tmp_path / "work").iterdir()}
+    assert made == {"authentic", "config.json", "stages.json", "logs"}
 
 
 def test_pictures_of_the_right_size_keep_their_bytes(tmp_path, face_folder, prepare_config):
