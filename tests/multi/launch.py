@@ -20,8 +20,11 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 
-LAYOUTS = ({"processes": 2}, {"processes": 4})
-"""Options of `launch`: with one process they make 1, 2 and 4."""
+LAYOUTS = ({"processes": 2}, {"processes": 4, "devices": 2})
+"""With one device of one process they make 1, 2 and 8 devices, in 1, 2 and 4 processes: options of `launch`."""
+
+TRAINING_LAYOUTS = ({"processes": 2}, {"processes": 4})
+"""For trainings, which every process compiles for itself, and for eight devices longest."""
 
 
 def launch(

@@ -9,7 +9,7 @@ import json
 import numpy as np
 import pytest
 
-from tests.multi.launch import LAYOUTS, killed, launch
+from tests.multi.launch import TRAINING_LAYOUTS, killed, launch
 
 STEPS = 5
 IN_PARTS = json.dumps({"accumulate": 2})
@@ -27,7 +27,7 @@ def test_a_run_killed_and_started_again_ends_with_the_same_state(alone, tmp_path
     assert again == alone
 
 
-@pytest.mark.parametrize(("layout", "fsdp"), list(zip(LAYOUTS, (False, True), strict=True)))
+@pytest.mark.parametrize(("layout", "fsdp"), list(zip(TRAINING_LAYOUTS, (False, True), strict=True)))
 def test_several_devices_and_processes_have_the_losses_of_one(alone, tmp_path, layout, fsdp):
     told = launch("gan_worker", tmp_path, STEPS, json.dumps({"fsdp": fsdp}), **layout)
     assert all(one == told[0] for one in told)

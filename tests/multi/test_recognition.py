@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from sface_jax.recognition import network
-from tests.multi.launch import LAYOUTS, killed, launch
+from tests.multi.launch import TRAINING_LAYOUTS, killed, launch
 
 STEPS = 7
 CACHED = json.dumps({"teacher_cache": True})
@@ -41,7 +41,7 @@ def test_a_run_killed_and_started_again_ends_with_the_same_parameters(alone, tea
     assert again == alone
 
 
-@pytest.mark.parametrize(("layout", "fsdp"), list(zip(LAYOUTS, (False, True), strict=True)))
+@pytest.mark.parametrize(("layout", "fsdp"), list(zip(TRAINING_LAYOUTS, (False, True), strict=True)))
 def test_several_devices_and_processes_have_the_losses_of_one(alone, teacher, tmp_path, layout, fsdp):
     told = launch("recognition_worker", tmp_path, teacher, STEPS, json.dumps({"fsdp": fsdp}), **layout)
     assert all(one == told[0] for one in told)
