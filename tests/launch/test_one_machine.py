@@ -22,12 +22,19 @@ def start(tmp_path):
         stub = {str(i): [plan] for i, plan in enumerate(plans)}
         own = {"PYTHON": str(HERE / "stub.py"), "STUB": json.dumps(stub), "STUB_LOG": str(tmp_path / "log")}
         command = [str(SCRIPT), str(processes or len(plans)), "--config=configs/a b.py", "--workdir=w'x"]
-        script = subprocess.Popen(command, env=clean | own | environment, stdout=-1, stderr=-1, text=True)
+        script = subprocess.Popen(
+            command, env=clean | own | environment, stdout=-1, stderr=-1, text=True, preexec_fn=_heeds_interrupts
+        )
         script.log = lambda: sorted(map(json.loads, (tmp_path / "log").open()), key=lambda line: line["process"])
         script.pids = lambda: [_pid(tmp_path / f"log.{i}.pid") for i, plan in enumerate(plans) if plan in WAITING]
         return script
 
     return run
+
+
+def _heeds_interrupts() -> None:
+    """Whoever runs the tests in the background may ignore SIGINT, and bash cannot trap what was ignored before it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 WAITING = ("work", "deaf")
