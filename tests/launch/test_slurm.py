@@ -44,7 +44,6 @@ def run(folder: Path, jobs: dict, limit: float) -> dict[str, dict[str, str]]:
     return ended
 
 
-@pytest.mark.skipif(not os.environ.get("SFACE_TEST_SLURM"), reason="a Slurm of its own: set SFACE_TEST_SLURM=1")
 def test_what_becomes_of_jobs_that_end_in_each_way(tmp_path):
     def job(first: list[str], second: list[str], *sbatch: str, environment: dict | None = None, **more) -> dict:
         return {
@@ -54,11 +53,12 @@ def test_what_becomes_of_jobs_that_end_in_each_way(tmp_path):
             **more,
         }
 
+    at_work = [".log.0.pid", ".log.1.pid"]  # both have to hear of the signal
     works = (["work", "exit 0"], ["work", "exit 0"])
     jobs = {
-        "told": job(*works, when=".log.1.pid", do=("scancel", "--signal=TERM")),
-        "requeued": job(*works, when=".log.1.pid", do=("scontrol", "requeue")),
-        "cancelled": job(*works, when=".log.1.pid", do=("scancel",)),
+        "told": job(*works, when=at_work, do=("scancel", "--signal=TERM")),
+        "requeued": job(*works, when=at_work, do=("scontrol", "requeue")),
+        "cancelled": job(*works, when=at_work, do=("scancel",)),
         "lost": job(["work", "exit 0"], ["saving 75", "exit 0"]),
         "mistake": job(["work"], ["later 2"]),
         "fruitless": job(["work"], ["exit 134"], environment={"SFACE_FRUITLESS": "2"}),
@@ -108,7 +108,7 @@ def test_two_jobs_of_two_nodes_train_to_the_end_through_a_requeue_each(tmp_path)
     config = ["--config=configs/classification.py", *(f"--config.{key}={value}" for key, value in flags.items())]
     environment = {"PYTHON": sys.executable, "JAX_PLATFORMS": "cpu"}
     saved = {"sbatch": (*TWO, "--time=30"), "run": config, "environment": environment}
-    saved["when"] = "recognition/*/checkpoints/[0-9]*"
+    saved["when"] = ["recognition/*/checkpoints/[0-9]*"]
     jobs = {"told": saved | {"do": ("scancel", "--signal=TERM")}, "requeued": saved | {"do": ("scontrol", "requeue")}}
     alone = subprocess.run(
         [ROOT / "launch" / "one_machine.sh", "2", *config, f"--workdir={tmp_path / 'alone'}"],

@@ -2,10 +2,10 @@
 
     tests/launch/slurm/cluster.sh FOLDER python tests/launch/slurm/jobs.py FOLDER
 
-FOLDER/jobs.json has a dict of jobs by name, each {"sbatch": options, "run": flags, "environment": variables, "when": a
-file's name, "do": a command of Slurm}: once a file of that name (a glob) lies in FOLDER/NAME, the work directory, the
-command is given, with the number of the job. FOLDER/NAME.log is its log, and FOLDER/ended.json has what Slurm says of
-each in the end.
+FOLDER/jobs.json has a dict of jobs by name, each {"sbatch": options, "run": flags, "environment": variables, "when":
+names of files, "do": a command of Slurm}: once a file of each name (a glob) lies in FOLDER/NAME, the work directory,
+the command is given, with the number of the job. FOLDER/NAME.log is its log, and FOLDER/ended.json has what Slurm says
+of each in the end.
 """
 
 import json
@@ -37,6 +37,10 @@ def submit(folder: Path, name: str, job: dict) -> str:
     return slurm("sbatch", "--parsable", *options, "launch/slurm.sbatch", *run, **job.get("environment", {}))
 
 
+def _there(folder: Path, names: list[str] | None) -> bool:
+    return bool(names) and all(any(folder.glob(name)) for name in names)
+
+
 def main(folder: Path, limit: float) -> None:
     """Waits until all jobs have ended, or the limit in seconds has."""
     jobs = json.loads((folder / "jobs.json").read_text())
@@ -52,7 +56,7 @@ def main(folder: Path, limit: float) -> None:
                 # Slurm would wait for two minutes, to be sure that no node takes the new start for the ended one
                 slurm("scontrol", "update", f"JobId={number}", "StartTime=now+4")
                 hurried.add((name, of["Restarts"]))
-            elif name not in disturbed and "when" in jobs[name] and any((folder / name).glob(jobs[name]["when"])):
+            elif name not in disturbed and _there(folder / name, jobs[name].get("when")):
                 print("$", *jobs[name]["do"], number, flush=True)
                 slurm(*jobs[name]["do"], number)
                 disturbed.add(name)
