@@ -97,9 +97,8 @@ def _synthesis(name: str, topology: str = "v5e:2x2") -> ConfigDict:
     config.batch_per_device = config.batch_size
     config.classes = 10572
     own = gan.get_config()
-    for key in ("z_dim", "w_dim", "g_mapping_layers", "d_mapping_layers", "channel_base", "d_channel_base", "crop"):
-        config[key] = own[key]
-    for key in ("channel_max", "mbstd_group_size", "transition_end_kimg", "dtype"):
+    shape = ("z_dim", "w_dim", "g_mapping_layers", "d_mapping_layers", "channel_base", "d_channel_base", "channel_max")
+    for key in (*shape, "mbstd_group_size", "crop", "transition_end_kimg", "dtype"):
         config[key] = own[key]
     config.image_size = 128
     return config

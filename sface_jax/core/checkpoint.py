@@ -134,8 +134,7 @@ class Checkpoints:
     ) -> Any | None:
         def how(path: tuple[Any, ...], leaf: ocp.ArrayRestoreArgs) -> ocp.ArrayRestoreArgs:
             """An array that may be padded is read into the target's shape, whatever its own is."""
-            names = {getattr(key, "key", getattr(key, "name", None)) for key in path}
-            return dataclasses.replace(leaf, strict=False) if padded in names else leaf
+            return dataclasses.replace(leaf, strict=False) if padded in digest.name(path).split("/") else leaf
 
         broken: list[int] = []
         for step in self._candidates(together) if steps is None else steps:

@@ -22,14 +22,11 @@ def of(compiled: Any) -> dict[str, float]:
     Returns:
         "flops" as XLA counts them, but loops and branches as `hlo.read` does; "passes" and "integers", how much of that
         a TPU does in passes of bfloat16 and in 8-bit integers; "traffic", bytes between memory and processor;
-        "cycles" as XLA's compiler for TPUs estimates them, else 0; "memory", the bytes that arguments, results,
-        temporaries and code take at once (what is donated counts once); "arguments" and "temporaries", their shares of
-        it; "collectives", the bytes that collectives produce; "wire", the bytes that they send; "unknown_loops", loops
-        that may run more often than they were counted.
+        "cycles" as XLA's compiler for TPUs estimates them, else 0; all of `memory`; "collectives", the bytes that
+        collectives produce; "wire", the bytes that they send; "unknown_loops", loops that may run more often than they
+        were counted.
     """
     analysis, text = compiled.cost_analysis() or {}, compiled.as_text()
-    memory = compiled.memory_analysis()
-    held = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
     work, counted = hlo.read(text), hlo.read(text, as_xla=True)
     flops = float(analysis.get("flops", counted.products))  # XLA leaves it out where it is zero
     if counted.products:
@@ -43,12 +40,29 @@ def of(compiled: Any) -> dict[str, float]:
         "integers": share * work.integers,
         "traffic": work.traffic,
         "cycles": work.cycles,
-        "memory": float(held + memory.temp_size_in_bytes + memory.generated_code_size_in_bytes),
-        "arguments": float(memory.argument_size_in_bytes),
-        "temporaries": float(memory.temp_size_in_bytes),
+        **memory(compiled),
         "collectives": float(sum(times * array.size for one, times in work.collectives for array in one.results)),
         "wire": float(sum(times * one.wire for one, times in work.collectives)),
         "unknown_loops": float(work.unknown),
+    }
+
+
+def memory(compiled: Any) -> dict[str, float]:
+    """The memory that a program takes of one of its devices; told at once, where `of` reads the whole program.
+
+    Args:
+        compiled: from `jax.jit(...).lower(...).compile()`.
+
+    Returns:
+        "memory", the bytes that arguments, results, temporaries and code take at once (what is donated counts once);
+        "arguments" and "temporaries", their shares of it.
+    """
+    of = compiled.memory_analysis()
+    held = of.argument_size_in_bytes + of.output_size_in_bytes - of.alias_size_in_bytes
+    return {
+        "memory": float(held + of.temp_size_in_bytes + of.generated_code_size_in_bytes),
+        "arguments": float(of.argument_size_in_bytes),
+        "temporaries": float(of.temp_size_in_bytes),
     }
 
 

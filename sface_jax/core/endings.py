@@ -145,11 +145,12 @@ def is_lost(error: BaseException) -> bool:
     """Whether an error, or what led to it, says that another process of the run is gone."""
     if not is_distributed():
         return False
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, RuntimeError | ValueError) and _LOST.search(str(seen)):
+    led, one = [], error
+    while one is not None and one not in led:  # an error may be its own cause
+        if isinstance(one, RuntimeError | ValueError) and _LOST.search(str(one)):
             return True
-        seen = seen.__cause__ or seen.__context__
+        led.append(one)
+        one = one.__cause__ or one.__context__
     return False
 
 

@@ -291,11 +291,7 @@ def _elements(type_: str) -> list[str]:
     return found
 
 
-def _arrays(type_: str) -> list[Array]:
-    return list(_found(type_))
-
-
-def _found(type_: str) -> Iterator[Array]:
+def _arrays(type_: str) -> Iterator[Array]:
     for array in _ARRAY.finditer(type_):
         bits = 8 if array["kind"] == "pred" else int(re.sub(r"\D", "", array["kind"]))
         size = math.prod(_shape(array["dimensions"])) * bits // 8

@@ -104,7 +104,7 @@ def _announce(config: ConfigDict, trainer: Trainer, pictures: PictureSet, size: 
         *(config.name, pictures.num_classes, len(pictures), size, trainer.total_steps),
         augment.describe(config.augmentations),
     )
-    cost, devices = costs.of(trainer.compile()), trainer.mesh.size
+    cost, devices = costs.memory(trainer.compile()), trainer.mesh.size
     matrix = 4 * trainer.head_rows / devices * trainer.backbone.embedding_size
     logits = 4 * config.batch_size * trainer.head_rows / devices * config.class_sample_rate
     logging.info(
