@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -67,16 +68,12 @@ class Checkpoints:
                 f"{bad[0]} is not finite at step {step}, which is not saved; {kept}: begin anew in another --workdir "
                 "with a lower learning_rate or a longer warm-up"
             )
-        try:
+        with self._full_disk_told():
             digests = ocp.args.JsonSave({name: of.bits for name, of in told.items()})
             self.manager.save(step, args=ocp.args.Composite(state=ocp.args.PyTreeSave(state), **{DIGESTS: digests}))
             if jax.default_backend() == "cpu":
                 # The host copy of a CPU array is the array itself: a donated buffer must not change under the writer.
                 self.manager.wait_until_finished()
-        except Exception as error:
-            if not _is_full(error):
-                raise
-            raise self._full() from error
 
     def drop_from(self, step: int) -> None:
         """Deletes the checkpoints of `step` and later ones: a manager would not save before them."""
@@ -196,22 +193,11 @@ class Checkpoints:
     def close(self) -> None:
         """Waits for writes in the background and closes the folder."""
         try:
-            self.manager.wait_until_finished()
-        except Exception as error:
-            if not _is_full(error):
-                raise
-            raise self._full() from error
+            with self._full_disk_told():
+                self.manager.wait_until_finished()
         finally:
             self.manager.close()
             self._reader.close()
 
-    def _full(self) -> Unfinished:
-        return Unfinished(
-            f"no space left to write a checkpoint in {self.directory}: free some, then run the same command again"
-        )
-
-
-def _is_full(error: Exception) -> bool:
-    """Whether an error is that of a full disk, which storage libraries tell in many ways."""
-    told = str(error)
-    return any(word in told for word in ("No space left", "ENOSPC", "RESOURCE_EXHAUSTED")) or "quota" in told.lower()
+    def _full_disk_told(self) -> contextlib.AbstractContextManager[None]:
+        return files.full_disk_told(f"a checkpoint in {self.directory}")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+import jax
 import numpy as np
 from etils import epath
 
@@ -51,7 +52,7 @@ def appearing(path: PathLike) -> Iterator[Path]:
     name = f".{path.name}.{uuid.uuid4().hex[:8]}.tmp"
     temporary = Path(tempfile.gettempdir() if is_remote(path) else path.parent, name)
     try:
-        with _full_is_told(path):
+        with full_disk_told(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
             if is_remote(path):
@@ -64,14 +65,30 @@ def appearing(path: PathLike) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _full_is_told(path: PathLike) -> Iterator[None]:
-    """Turns the error of a full disk into the one line about it."""
+def full_disk_told(what: object) -> Iterator[None]:
+    """Turns the error of a full disk, which libraries tell in many ways, into the one line about it.
+
+    Args:
+        what: was to be written, for the line.
+
+    Raises:
+        Unfinished: no space is left.
+    """
     try:
         yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise Unfinished(f"no space left to write {path}: free some, or choose another --workdir") from error
+    except Exception as error:
+        if isinstance(error, Unfinished | jax.errors.JaxRuntimeError) or not _is_full(error):
+            raise  # a device's memory is exhausted too
+        raise Unfinished(f"no space left to write {what}: free some, then run the same command again") from error
+
+
+def _is_full(error: Exception) -> bool:
+    told = str(error)
+    return (
+        getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+        or any(word in told for word in ("No space left", "ENOSPC", "RESOURCE_EXHAUSTED"))
+        or "quota" in told.lower()
+    )
 
 
 def check_store(path: PathLike) -> None:
@@ -132,7 +149,7 @@ def append_text(path: PathLike, content: str) -> None:
     if is_remote(path):
         write_text(path, (path.read_text() if path.exists() else "") + content)
         return
-    with _full_is_told(path), path.open("a") as file:
+    with full_disk_told(path), path.open("a") as file:
         file.write(content)
 
 

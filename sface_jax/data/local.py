@@ -15,8 +15,8 @@ from typing import BinaryIO
 
 from etils import epath
 
-from sface_jax.core.errors import Damaged, Unfinished, UserError
-from sface_jax.core.files import PathLike
+from sface_jax.core.errors import Damaged, UserError
+from sface_jax.core.files import PathLike, full_disk_told
 
 ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP})
 """What the file system says where there is no such file; other errors may be gone the next time."""
@@ -99,15 +99,12 @@ def appearing(*paths: PathLike) -> Iterator[list[Path]]:
             raise UserError(f"{path} is there already: choose another place, or remove it")
     temporary = [path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.tmp" for path in final]
     try:
-        for path in final:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        for written, path in zip(temporary, final, strict=True):
-            written.replace(path)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise Unfinished(f"no space left to write {final[-1]}: free some, or choose another place") from error
-        raise
+        with full_disk_told(final[-1]):
+            for path in final:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            for written, path in zip(temporary, final, strict=True):
+                written.replace(path)
     finally:
         for path in temporary:
             if path.is_dir():

@@ -10,7 +10,6 @@ Several processes may write different shards at the same time; one of them calls
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -18,7 +17,7 @@ from array_record.python import array_record_data_source, array_record_module
 from etils import epath
 
 from sface_jax.core import files
-from sface_jax.core.errors import Unfinished, UserError
+from sface_jax.core.errors import UserError
 from sface_jax.data import example, layout
 from sface_jax.data.example import Example
 
@@ -46,17 +45,14 @@ def write_shard(directory: files.PathLike, split: str, shard: int, shards: int, 
     """
     path = shard_path(directory, split, shard, shards)
     count = 0
-    try:
-        with files.appearing(path) as temporary:
-            writer = array_record_module.ArrayRecordWriter(os.fspath(temporary), "group_size:1")
-            try:
-                for item in examples:
-                    writer.write(example.encode(item))
-                    count += 1
-            finally:
-                writer.close()
-    except (OSError, RuntimeError) as error:
-        raise no_space(error, path) from error
+    with files.appearing(path) as temporary:
+        writer = array_record_module.ArrayRecordWriter(os.fspath(temporary), "group_size:1")
+        try:
+            for item in examples:
+                writer.write(example.encode(item))
+                count += 1
+        finally:
+            writer.close()
     return count
 
 
@@ -108,10 +104,3 @@ def finish(
         files.write_json(folder / layout.FEATURES_FILE, features)
         files.write_json(folder / layout.INFO_FILE, layout.info_json(facts, description, licence, shards_in))
     return {split: sum(lengths) for split, (lengths, _) in facts.items()}
-
-
-def no_space(error: Exception, path: files.PathLike) -> Exception:
-    """Turns the error of a full device (an OSError, or ArrayRecord's own RuntimeError) into a `UserError`."""
-    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error):
-        return Unfinished(f"no space left to write {path}: free some, or choose another --workdir")
-    return error
