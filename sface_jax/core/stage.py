@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from typing import Any
@@ -79,20 +80,22 @@ def run(
     _update(workdir / "config.json", key, resolved)
     began, before = time.monotonic(), entry["wall_seconds"]
     logging.info("%s: %s", key, "begins" if entry["state"] == "new" else "goes on where it stopped")
-    result: dict[str, Any] = {}
-    state = "running"
-    _update(workdir / "stages.json", key, {"state": state, "wall_seconds": before})
-    try:
-        result = function(_expanded(config, workdir), workdir)
-        state = "finished"
-    except UserError as error:
-        # A config that was refused before any work binds nobody: the mended one may use the same folder.
-        if entry["state"] == "new" and not isinstance(error, Unfinished):
-            state = "new"
-        raise
-    finally:
+
+    def keep(state: str, result: dict[str, Any]) -> float:
         seconds = round(before + time.monotonic() - began, 1)
         _update(workdir / "stages.json", key, {"state": state, "wall_seconds": seconds, "result": result})
+        return seconds
+
+    keep("running", {})
+    try:
+        result = function(_expanded(config, workdir), workdir)
+    except BaseException as error:
+        # A config that was refused before any work binds nobody: the mended one may use the same folder.
+        refused = entry["state"] == "new" and isinstance(error, UserError) and not isinstance(error, Unfinished)
+        with contextlib.suppress(Unfinished):  # on a full disk, what could not be written is told by the error itself
+            keep("new" if refused else "running", {})
+        raise
+    seconds = keep("finished", result)
     mesh.barrier(f"{key} ends")
     logging.info("%s: finished in %s", key, duration(seconds))
 
