@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import re
 import signal
 import threading
@@ -253,7 +254,8 @@ def _reader(workdir: str, injection: Injection | None) -> Iterator[list[str]]:
 
     def read() -> None:
         while not stopped.wait(0.02):
-            for path in Path(workdir).rglob("*"):
+            paths = (Path(folder, name) for folder, _, names in os.walk(workdir) for name in names)
+            for path in paths:  # some of which are gone again
                 if path.suffix in (".json", ".png") and "tmp" not in str(path.relative_to(workdir)):
                     with contextlib.suppress(FileNotFoundError):
                         if error := _broken(path.suffix, path.read_bytes()):
