@@ -1,12 +1,16 @@
 """Batches are a function of the step: the same over any number of processes and of workers, from any step on."""
 
+import contextlib
+import time
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from sface_jax.core import pictures
 from sface_jax.data import records
 from sface_jax.data.example import Example
-from tests.multi.launch import launch
+from tests.multi.launch import killed, launch
 
 PICTURES, BATCH, STEPS = 21, 8, 9  # more than three epochs
 
@@ -37,3 +41,19 @@ def test_the_same_global_batches_for_1_2_and_4_processes_and_0_1_and_2_workers_r
         for workers in "012":
             joined = [sum(parts, []) for parts in zip(*(share["batches"][workers] for share in shares), strict=True)]
             assert joined == expected[start:]
+
+
+def test_workers_end_with_a_process_that_is_killed(folder, tmp_path):
+    told, end = tmp_path / "workers", time.monotonic() + 60
+    killed("batches_worker", folder, 0, 1, BATCH, WORKERS_TOLD=str(told))
+    workers = [Path("/proc", pid, "stat") for pid in told.read_text().split()]
+    assert len(workers) == 2
+    while any(map(_runs, workers)):
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def _runs(stat: Path) -> bool:
+    with contextlib.suppress(OSError):
+        return stat.read_text().rpartition(") ")[2][0] != "Z"  # nobody may be there to ask how it ended
+    return False
