@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import AxisType, Mesh, NamedSharding, Sharding
 from jax.sharding import PartitionSpec as P
 
 from sface_jax.core.errors import UserError
@@ -82,6 +82,18 @@ def cut(tree: Any, shardings: Any, mesh: Mesh) -> Any:
     """
     whole = jax.lax.with_sharding_constraint(tree, replicated(mesh))
     return jax.lax.with_sharding_constraint(whole, shardings)
+
+
+def shapes(tree: Any, where: Any) -> Any:
+    """Shapes on devices, to lower a program for them without the arrays.
+
+    Args:
+        tree: of arrays or shapes.
+        where: the sharding of all of them, or a tree of shardings.
+    """
+    if isinstance(where, Sharding):
+        where = jax.tree.map(lambda _: where, tree)
+    return jax.tree.map(lambda x, own: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=own), tree, where)
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:

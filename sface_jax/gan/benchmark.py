@@ -96,6 +96,7 @@ def _works(trainer: Trainer, compiled: dict[str, Any]) -> dict[str, Callable[[],
 
     def generate() -> None:
         variables = {"params": held["state"].generator_ema, "buffers": held["state"].buffers}
+        variables = jax.device_put(variables, meshes.replicated(trainer.mesh))  # with config.fsdp they lie in shares
         jax.block_until_ready(compiled["generator"](variables, z, real["label"]))
 
     works: dict[str, Callable[[], None]] = {

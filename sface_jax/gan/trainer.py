@@ -159,18 +159,16 @@ class Trainer:
 
     def abstract(self) -> tuple[State, Tree, Tree]:
         """The arguments of `updates` as shapes on the mesh, to compile for devices that are not at hand."""
-
-        def placed(x: Any, sharding: jax.sharding.Sharding) -> jax.ShapeDtypeStruct:
-            return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
-
         n, shape = self.config.batch_size, self.generator.picture_shape
-        replicated, batch = meshes.replicated(self.mesh), meshes.batch_sharding(self.mesh)
         real = {
-            "image": jax.ShapeDtypeStruct((n, *shape), jnp.uint8, sharding=batch),
-            "label": jax.ShapeDtypeStruct((n,), jnp.int32, sharding=batch),
+            "image": jax.ShapeDtypeStruct((n, *shape), jnp.uint8),
+            "label": jax.ShapeDtypeStruct((n,), jnp.int32),
         }
-        weights = jax.tree.map(lambda x: placed(x, replicated), jax.eval_shape(lambda: self.weights))
-        return jax.tree.map(placed, jax.eval_shape(self._make), self._shardings), real, weights
+        return (
+            meshes.shapes(jax.eval_shape(self._make), self._shardings),
+            meshes.shapes(real, meshes.batch_sharding(self.mesh)),
+            meshes.shapes(self.weights, meshes.replicated(self.mesh)),
+        )
 
     def _make(self) -> State:
         config = self.config

@@ -156,19 +156,15 @@ class Trainer:
 
     def abstract(self) -> tuple[State, Tree, Batch]:
         """Shapes and shardings of what `update` takes: state, the teacher's variables, a global batch."""
-
-        def placed(x: Any, sharding: jax.sharding.Sharding) -> jax.ShapeDtypeStruct:
-            return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
-
         n, side = self.config.batch_size, self.image_size
         batch = {"image": np.broadcast_to(np.uint8(0), (n, side, side, 3)), "label": np.broadcast_to(np.int32(0), n)}
         variables = {}
         if self.targets is not None:
             batch["target"] = np.broadcast_to(np.float32(0), (n, *self.targets.shape[1:]))
         elif self.teacher:
-            variables = jax.tree.map(lambda x: placed(x, self._whole), self.teacher.variables)
-        state = jax.tree.map(placed, jax.eval_shape(self._make), self._shardings)
-        return state, variables, jax.tree.map(lambda x: placed(x, self._spread), batch)
+            variables = meshes.shapes(self.teacher.variables, self._whole)
+        state = meshes.shapes(jax.eval_shape(self._make), self._shardings)
+        return state, variables, meshes.shapes(batch, self._spread)
 
     def compile(self) -> jax.stages.Compiled:
         """Compiles the step, once."""
