@@ -243,18 +243,8 @@ def _ours(record: Any) -> bool:
     return record.pathname.startswith(package) or record.levelno >= logging.converter.STANDARD_ERROR
 
 
-def _uncaught(kind: type[BaseException], error: BaseException, trace: Any) -> None:
-    """Tells of an error that nobody caught.
-
-    But not of TensorStore's threads that come to the end of their work when a save or a read has failed already.
-    """
-    if kind is not RuntimeError or str(error) != "Event loop is closed":
-        sys.__excepthook__(kind, error, trace)
-
-
 def entry() -> None:
     """The console entry point."""
-    sys.excepthook = _uncaught
     logging.use_absl_handler()
     logging.get_absl_handler().setFormatter(_Line())
     logging.get_absl_handler().addFilter(_ours)

@@ -67,6 +67,7 @@ def handle() -> None:
     It raises `Interrupted` in the main thread; where that does not come back to Python, the process ends after `GRACE`.
     """
     signal.signal(signal.SIGTERM, _interrupt)
+    sys.unraisablehook = _unraisable
     ours, pythons = socket.socketpair()
     pythons.setblocking(False)
     signal.set_wakeup_fd(pythons.fileno(), warn_on_full_buffer=False)
@@ -187,13 +188,29 @@ def _interrupt(number: int, frame: object) -> None:
         raise Interrupted(_asked())
 
 
+def _unraisable(told: sys.UnraisableHookArgs) -> None:
+    """Raises again what a handler raised while the garbage collector or a destructor was at work, which is lost."""
+    if told.exc_type is Interrupted:
+        _State.asked = False
+        threading.Timer(0.01, _signal_again).start()
+    elif str(told.exc_value) != "Event loop is closed":  # TensorStore's threads, when a save or read has failed already
+        sys.__unraisablehook__(told)
+
+
+def _signal_again() -> None:
+    if is_distributed():
+        _thread.interrupt_main(signal.SIGTERM)  # only Python's handler: the signal itself is JAX's service's
+    else:
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGTERM)
+
+
 def _notified(notice: str) -> None:
     """SIGTERM came to one of the processes: ends this one, unless a train loop sees to it."""
     while _State.loops:
         time.sleep(0.1)
     if _State.leaving:
         return
-    _thread.interrupt_main(signal.SIGTERM)  # only Python's handler: the signal itself is the service's
+    _signal_again()
     time.sleep(GRACE)
     _leave(_asked(), ASKED)
 

@@ -15,9 +15,18 @@ import ctypes, sys, time
 from sface_jax import main
 from sface_jax.core import endings
 
+class Slow:
+    def __del__(self):
+        print("ready", flush=True)
+        time.sleep(60)
+
 def work(argv):
     endings.GRACE = 0.5
     endings.handle()
+    if sys.argv[1] == "destructor":
+        endings.GRACE = 60
+        Slow()  # Python passes over what is raised in it
+        time.sleep(60)
     print("ready", flush=True)
     if sys.argv[1] == "python":
         try:
@@ -33,7 +42,7 @@ main._run(sys.argv)
 """
 
 
-@pytest.mark.parametrize("where", ["python", "runtime"])
+@pytest.mark.parametrize("where", ["python", "runtime", "destructor"])
 def test_sigterm_ends_a_process_with_a_line_wherever_it_is(where):
     process = subprocess.Popen([sys.executable, "-c", SCRIPT, where], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout.readline() == b"ready\n"

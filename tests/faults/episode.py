@@ -91,8 +91,9 @@ def play(plan: Plan, folder: Path, workdir: str, reference: Reference) -> list[O
                 gone := [name for name, inode in kept.items() if states.inodes(plan.stage, workdir).get(name) != inode]
             ):
                 outcomes[-1].resumed, outcomes[-1].note = False, f"{outcomes[-1].note} made anew: {gone}"
-            if finished:
-                break  # maybe before the injection came
+            if finished:  # maybe before the injection came
+                _judge_resumption(unjudged, run, plan.stage, least)
+                break
         finally:
             run.destroy()
         outcomes.append(outcome)
