@@ -51,6 +51,7 @@ class _State:
     """What the handlers and threads of this module know of each other."""
 
     loops = 0  # train loops at work, which see to SIGTERM themselves
+    questions = 0  # of all train loops, whether SIGTERM has come
     leaving = False  # one of them has ended by an exception: the process is on its way out, and may still be saving
     asked = False  # `Interrupted` was raised: once is enough
     ending = threading.Lock()  # whoever has it has the last word
@@ -109,12 +110,19 @@ def asked_to_end() -> Iterator[Callable[[int], bool]]:
 
     Several processes are told so after the same step; all have to ask after every step.
     """
+
+    def reached(step: int) -> bool:
+        from jax.experimental import multihost_utils
+
+        # JAX's service ends a run at the number after the highest that a process has asked with when SIGTERM comes, 0
+        # at first: steps, which begin anew in each loop and not at 1 in a resumed one, may never come by that number.
+        _State.questions += 1
+        return multihost_utils.reached_preemption_sync_point(_State.questions)
+
     _State.loops += 1
     try:
         if jax.distributed.is_initialized():
-            from jax.experimental import multihost_utils
-
-            yield multihost_utils.reached_preemption_sync_point
+            yield reached
         else:
             with _noted() as asked:
                 yield lambda step: bool(asked)
@@ -193,8 +201,14 @@ def _unraisable(told: sys.UnraisableHookArgs) -> None:
     if told.exc_type is Interrupted:
         _State.asked = False
         threading.Timer(0.01, _signal_again).start()
-    elif str(told.exc_value) != "Event loop is closed":  # TensorStore's threads, when a save or read has failed already
+    elif not _is_of_storage(told):
         sys.__unraisablehook__(told)
+
+
+def _is_of_storage(told: sys.UnraisableHookArgs) -> bool:
+    """Whether threads of TensorStore or coroutines of Orbax tell late of a save or read that failed before."""
+    code = getattr(told.object, "cr_code", None)
+    return str(told.exc_value) == "Event loop is closed" or "/orbax/" in getattr(code, "co_filename", "")
 
 
 def _signal_again() -> None:
