@@ -192,12 +192,11 @@ class Checkpoints:
 
     def close(self) -> None:
         """Waits for writes in the background and closes the folder."""
-        try:
-            with self._full_disk_told():
-                self.manager.wait_until_finished()
-        finally:
-            self.manager.close()
-            self._reader.close()
+        with contextlib.ExitStack() as closing:
+            closing.enter_context(self._full_disk_told())
+            closing.callback(self._reader.close)
+            closing.callback(self.manager.close)
+            self.manager.wait_until_finished()
 
     def _full_disk_told(self) -> contextlib.AbstractContextManager[None]:
         return files.full_disk_told(f"a checkpoint in {self.directory}")
