@@ -50,12 +50,13 @@ if $running; then
   exit 2
 fi
 mkdir -p sface_jax
-find sface_jax -mindepth 1 -maxdepth 1 ! -name .venv ! -name runs -exec rm -rf {} +
-tar -xzf sface_jax.tar.gz -C sface_jax
 cd sface_jax
+[ ! -f .brought ] || xargs -d '\\n' rm -f < .brought # by the last start; what others put here stays
+tar -xzf ../sface_jax.tar.gz
+tar -tzf ../sface_jax.tar.gz | grep -v '/\$' > .brought
 if ! cat requirements.lock pyproject.toml | cmp -s - .venv/installed; then
   $python -m venv --clear .venv
-  .venv/bin/pip install -q -c requirements.lock -e '.[tpu]'
+  .venv/bin/pip install -q -c requirements.lock -e '.[tpu,gcs]'
   cat requirements.lock pyproject.toml > .venv/installed
 fi
 export SFACE_DISTRIBUTED=auto

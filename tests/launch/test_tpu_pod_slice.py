@@ -59,11 +59,19 @@ def test_every_host_runs_the_command_and_only_the_first_time_installs(start, tmp
     assert all(line["arguments"] == ["-m", "sface_jax.main", *FLAGS] for line in log)
     assert {line["env"]["SFACE_DISTRIBUTED"] for line in log} == {"auto"}
     for host in ("w0", "w1"):
-        assert (tmp_path / host / "pip").read_text() == "install -q -c requirements.lock -e .[tpu]\n"
+        assert (tmp_path / host / "pip").read_text() == "install -q -c requirements.lock -e .[tpu,gcs]\n"
         assert (tmp_path / host / "sface_jax" / "sface_jax" / "main.py").exists()
+    theirs, old = (
+        tmp_path / "w1/sface_jax" / name for name in ("combined/checkpoints/9", "sface_jax/removed_since.py")
+    )
+    theirs.mkdir(parents=True)
+    old.touch()
+    with (tmp_path / "w1/sface_jax/.brought").open("a") as brought:
+        brought.write("sface_jax/removed_since.py\n")
     lock = tmp_path / "w1" / "sface_jax" / ".venv" / "installed"
     lock.write_text("older")
     start("exit 0", "exit 0").communicate(timeout=60)
+    assert theirs.exists() and not old.exists() and (tmp_path / "w1/sface_jax/sface_jax/main.py").exists()
     assert [len((tmp_path / host / "pip").read_text().splitlines()) for host in ("w0", "w1")] == [1, 2]
 
 
