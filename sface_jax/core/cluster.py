@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
 import queue
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -48,7 +50,7 @@ def join() -> None:
     address, count, process, devices = place if place else _detected(limit)
     _check_hosts(count)
     host = dict(enumerate(_declared())).get(process) or socket.gethostname()
-    _hosts[:] = rollcall.call(address, count, process, host, limit, named)
+    _hosts[:] = rollcall.call(address, count, process, host, _run(), limit, named)
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.distributed.initialize(
         coordinator_address=address,
@@ -198,6 +200,11 @@ def _declared() -> list[str]:
     """The hosts that the environment names."""
     names = os.environ.get("SFACE_HOSTS") or os.environ.get("TPU_WORKER_HOSTNAMES") or ""
     return [name.strip() for name in names.split(",")] if names else []
+
+
+def _run() -> str:
+    """The flags, which all processes of a run have, as a short number."""
+    return hashlib.sha256("\0".join(sys.argv[1:]).encode()).hexdigest()[:16]
 
 
 def _check_hosts(count: int) -> None:

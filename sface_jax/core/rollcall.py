@@ -24,7 +24,7 @@ _HASTE = 0.2  # between two tries
 _LINE = 1 << 20  # bytes of a line at most
 
 
-def call(address: str, count: int, process: int, host: str, seconds: float, named: Named) -> list[str]:
+def call(address: str, count: int, process: int, host: str, run: str, seconds: float, named: Named) -> list[str]:
     """Waits until every process of the run has called process 0.
 
     Args:
@@ -32,6 +32,7 @@ def call(address: str, count: int, process: int, host: str, seconds: float, name
         count: of the processes.
         process: which of them this one is.
         host: this machine's name, to be told to the others.
+        run: what all processes of the run have in common and those of others have not.
         seconds: how long to wait.
         named: tells some processes, with their hosts where these are known beforehand.
 
@@ -40,18 +41,19 @@ def call(address: str, count: int, process: int, host: str, seconds: float, name
 
     Raises:
         Lost: some have not come in time; each process that did is told which.
-        UserError: the port is taken, or the processes were told of different counts.
+        UserError: the port is taken, or by another run, or the processes were told of different counts.
     """
     name, _, port = address.rpartition(":")
     if process == 0:
-        return _lead(int(port), count, host, seconds, named)
-    return _follow(name.strip("[]"), int(port), count, process, host, seconds, named)
+        return _lead(int(port), count, host, run, seconds, named)
+    own = {"process": process, "of": count, "host": host, "run": run}
+    return _follow(name.strip("[]"), int(port), own, seconds, named)
 
 
-def _lead(port: int, count: int, host: str, seconds: float, named: Named) -> list[str]:
+def _lead(port: int, count: int, host: str, run: str, seconds: float, named: Named) -> list[str]:
     end = time.monotonic() + seconds
     hosts, lines = {0: host}, {}
-    twice = ""
+    twice = other = ""
     with contextlib.ExitStack() as closing:
         with _door(port) as door:
             door.settimeout(1.0)
@@ -68,6 +70,12 @@ def _lead(port: int, count: int, host: str, seconds: float, named: Named) -> lis
                 if caller is None:  # whoever it was, not one of us
                     continue
                 process = caller["process"]
+                if caller["run"] != run:
+                    who = f"process {process} of {caller['of']} on {caller['host']}"
+                    told = f"{who} has other flags than process 0 on {host}"
+                    other = f"; {told}"
+                    _answer([line], {"wrong": f"{told}: start all alike, or two runs with two ports"})
+                    continue
                 if caller["of"] != count:
                     told = (
                         f"{named([process])} was told of {caller['of']} processes, process 0 of {count}: start all of "
@@ -80,7 +88,7 @@ def _lead(port: int, count: int, host: str, seconds: float, named: Named) -> lis
                 hosts[process], lines[process] = caller["host"], line
         if len(hosts) < count:
             missing = named(i for i in range(count) if i not in hosts)
-            told = f"{missing} did not come within {seconds:g} s{twice}: see whether they started, and run again"
+            told = f"{missing} did not come within {seconds:g} s{twice}{other}: see whether they started, and run again"
             _answer(lines.values(), {"lost": told})
             raise Lost(told)
         # the port is free again: the runtime may have it
@@ -89,13 +97,13 @@ def _lead(port: int, count: int, host: str, seconds: float, named: Named) -> lis
         return ordered
 
 
-def _follow(host: str, port: int, count: int, process: int, own_host: str, seconds: float, named: Named) -> list[str]:
+def _follow(host: str, port: int, own: dict[str, Any], seconds: float, named: Named) -> list[str]:
     end = time.monotonic() + seconds
     why = "nothing listens there"
     while (left := end - time.monotonic()) > 0:
         try:
             with socket.create_connection((host, port), timeout=min(left, 5.0)) as line:
-                _send(line, {"process": process, "of": count, "host": own_host})
+                _send(line, own)
                 answer = _receive(line, left + _GRACE)
         except socket.gaierror as error:
             answer, why = None, f"the name is not known here ({error.strerror})"
@@ -160,7 +168,7 @@ def _has_gone(line: socket.socket) -> bool:
 
 def _read(line: socket.socket) -> dict | None:
     match _receive(line, 5.0):
-        case {"process": int(process), "of": int(), "host": str()} as caller if process > 0:
+        case {"process": int(process), "of": int(), "host": str(), "run": str()} as caller if process > 0:
             return caller
     return None
 

@@ -19,7 +19,7 @@ def join(monkeypatch):
             monkeypatch.setenv(name, value)
         called = []
 
-        def call(address, count, process, host, seconds, named):
+        def call(address, count, process, host, run, seconds, named):
             called.append((address, count, process, seconds, named([0, count - 1])))
             raise InterruptedError
 

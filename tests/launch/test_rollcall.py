@@ -26,8 +26,8 @@ def port():
         return probe.getsockname()[1]
 
 
-def call(port: int, process: int, count: int = 3, seconds: float = 20.0, host: str = ""):
-    return rollcall.call(f"localhost:{port}", count, process, host or HOSTS[process], seconds, named)
+def call(port: int, process: int, count: int = 3, seconds: float = 20.0, host: str = "", run: str = "flags"):
+    return rollcall.call(f"localhost:{port}", count, process, host or HOSTS[process], run, seconds, named)
 
 
 def outcome(port: int, *calls: dict) -> list:
@@ -65,7 +65,7 @@ def test_process_0_does_not_come(port):
     (error,) = outcome(port, {"process": 1, "seconds": 1.0})
     assert isinstance(error, Lost) and "process 0 (a) did not answer" in str(error) and "nothing listens" in str(error)
     with pytest.raises(Lost, match="name is not known"):
-        rollcall.call("no-such-host.invalid:1", 2, 1, "b", 0.5, named)
+        rollcall.call("no-such-host.invalid:1", 2, 1, "b", "flags", 0.5, named)
 
 
 def test_something_else_listens_at_the_port(port):
@@ -83,6 +83,13 @@ def test_processes_of_runs_of_other_sizes_do_not_mix(port):
     for error in outcome(port, {"process": 0}, {"process": 1, "count": 4}):
         assert isinstance(error, UserError)
         assert "process 1 (b) was told of 4 processes, process 0 of 3" in str(error)
+
+
+def test_a_process_of_another_command_is_sent_away_and_the_run_waits_for_its_own(port):
+    other = {"process": 1, "count": 2, "run": "other flags"}
+    *ours, theirs = outcome(port, {"process": 0, "count": 2}, {"process": 1, "count": 2, "after": 1.0}, other)
+    assert ours == [["a", "b"]] * 2
+    assert isinstance(theirs, UserError) and "other flags than process 0 on a" in str(theirs)
 
 
 def test_strangers_and_those_that_left_are_not_counted(port):
