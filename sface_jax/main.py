@@ -211,6 +211,9 @@ def _failed(error: Exception) -> None:
         raise error
     from sface_jax.core import endings
 
+    if what := endings.what_is_lost(error):
+        said = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+        _end(f"lost {what} ({said}); run the same command to go on", LOST)
     if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" in str(error):
         _fail("out of memory: lower the batch_size of the stage, or run it on more devices")
     if endings.is_lost(error):

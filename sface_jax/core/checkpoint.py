@@ -143,7 +143,7 @@ class Checkpoints:
                 state = self._reader.restore(self.directory / str(step) / "state", args=args)
                 kept = self._kept_digests(step)
             except Exception as error:
-                if endings.is_lost(error):  # which says nothing of the checkpoint
+                if _is_elsewhere(error):
                     raise
                 wrong = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
             if together and not mesh.agreed(not wrong):
@@ -200,3 +200,11 @@ class Checkpoints:
 
     def _full_disk_told(self) -> contextlib.AbstractContextManager[None]:
         return files.full_disk_told(f"a checkpoint in {self.directory}")
+
+
+def _is_elsewhere(error: Exception) -> bool:
+    """Whether an error says nothing of the checkpoint that was to be read."""
+    kinds = PermissionError | MemoryError | jax.errors.JaxRuntimeError
+    if any(isinstance(one, kinds) for one in endings.led_to(error)):
+        return True
+    return endings.is_lost(error) or bool(endings.what_is_lost(error))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import _thread
 import contextlib
 import ctypes
+import errno
 import math
 import multiprocessing
 import os
@@ -41,10 +42,23 @@ _DAY = 24 * 3600 * 1000
 
 # What gloo, NCCL, gRPC and the coordination service say of a process that is gone.
 _LOST = re.compile(
-    r"gloo|nccl|connection (closed|reset|refused)|socket closed|UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED|heartbeat"
-    r"|coordination.?service|barrier.*(timed out|failed|error)",
-    re.IGNORECASE | re.DOTALL,
+    r"UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED|(?i:gloo|nccl|connection (closed|reset|refused)|socket closed|heartbeat"
+    r"|coordination.?service|barrier.*(timed out|failed|error))",
+    re.DOTALL,
 )
+
+# What file systems, TensorStore and object stores say of a trouble that passes, and runtimes of a device that is gone.
+_PASSING = frozenset(
+    {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EREMOTEIO, errno.ENOTCONN, errno.ENETDOWN, errno.ENETUNREACH}
+    | {errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ECONNRESET, errno.ECONNREFUSED, errno.ECONNABORTED, errno.EPIPE}
+)
+_STORE = frozenset({"gcsfs", "aiohttp", "requests", "urllib3", "google"})
+_STORAGE = re.compile(
+    r"(UNAVAILABLE|DEADLINE_EXCEEDED|RESOURCE_EXHAUSTED|HTTP (408|429|5\d\d)).*(kvstore|driver|gs://|object|local file)"
+    rf"|os_error_code='({'|'.join(map(str, sorted(_PASSING)))})'",
+    re.DOTALL,
+)
+_DEVICE = re.compile(r"(?i)CUDA_ERROR_(?!OUT_OF_MEMORY|INVALID)|uncorrectable ECC|core halted|device .*\blost\b")
 
 
 class _State:
@@ -154,13 +168,37 @@ def is_lost(error: BaseException) -> bool:
     """Whether an error, or what led to it, says that another process of the run is gone."""
     if not is_distributed():
         return False
+    return any(isinstance(one, RuntimeError | ValueError) and _LOST.search(str(one)) for one in led_to(error))
+
+
+def what_is_lost(error: BaseException) -> str:
+    """ "the storage" or "a device" where an error, or what led to it, says that one of them failed; else nothing.
+
+    A restart may find them well: nothing is wrong with what was read or computed.
+    """
+    for one in led_to(error):
+        if isinstance(one, OSError) and one.errno in _PASSING:
+            return "the storage"
+        if type(one).__module__.partition(".")[0] in _STORE:
+            code = getattr(one, "code", getattr(one, "status", None))
+            if not isinstance(code, int) or code >= 500 or code in (408, 429):
+                return "the storage"
+            continue
+        if isinstance(one, jax.errors.JaxRuntimeError):
+            if _DEVICE.search(str(one)):
+                return "a device"
+        elif isinstance(one, RuntimeError | ValueError) and _STORAGE.search(str(one)):
+            return "the storage"
+    return ""
+
+
+def led_to(error: BaseException) -> list[BaseException]:
+    """An error and what led to it, and to that."""
     led, one = [], error
     while one is not None and one not in led:  # an error may be its own cause
-        if isinstance(one, RuntimeError | ValueError) and _LOST.search(str(one)):
-            return True
         led.append(one)
         one = one.__cause__ or one.__context__
-    return False
+    return led
 
 
 def is_distributed() -> bool:

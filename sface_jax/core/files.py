@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
-import jax
 import numpy as np
 from etils import epath
 
@@ -52,7 +51,7 @@ def appearing(path: PathLike) -> Iterator[Path]:
     name = f".{path.name}.{uuid.uuid4().hex[:8]}.tmp"
     temporary = Path(tempfile.gettempdir() if is_remote(path) else path.parent, name)
     try:
-        with full_disk_told(path):
+        with full_disk_told(f"{path} by way of {temporary.parent}" if is_remote(path) else path):
             path.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
             if is_remote(path):
@@ -66,7 +65,7 @@ def appearing(path: PathLike) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def full_disk_told(what: object) -> Iterator[None]:
-    """Turns the error of a full disk, which libraries tell in many ways, into the one line about it.
+    """Turns the error of a full disk, which libraries tell in their own ways, into the one line about it.
 
     Args:
         what: was to be written, for the line.
@@ -77,18 +76,14 @@ def full_disk_told(what: object) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if isinstance(error, Unfinished | jax.errors.JaxRuntimeError) or not _is_full(error):
-            raise  # a device's memory is exhausted too
+        if isinstance(error, Unfinished) or not _is_full(error):
+            raise
         raise Unfinished(f"no space left to write {what}: free some, then run the same command again") from error
 
 
 def _is_full(error: Exception) -> bool:
-    told = str(error)
-    return (
-        getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
-        or any(word in told for word in ("No space left", "ENOSPC", "RESOURCE_EXHAUSTED"))
-        or "quota" in told.lower()
-    )
+    texts = (os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT))
+    return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or any(text in str(error) for text in texts)
 
 
 def check_store(path: PathLike) -> None:

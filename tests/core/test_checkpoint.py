@@ -1,5 +1,6 @@
 """Checkpoints that are whole, cut short, or all broken."""
 
+import errno
 import shutil
 
 import jax
@@ -44,6 +45,24 @@ def test_one_cut_short_gives_way_to_the_one_before(tmp_path, caplog):
     checkpoints.save(2, {"x": jnp.full(1000, 5.0)})
     checkpoints.close()
     np.testing.assert_array_equal(Checkpoints(tmp_path).read()["x"], 5)
+
+
+@pytest.mark.parametrize("error", [
+    OSError(errno.ESTALE, "Stale file handle"), PermissionError(errno.EACCES, "Permission denied"),
+    jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory"), ValueError("UNAVAILABLE: Error reading gs://b/a"),
+])  # fmt: skip
+def test_what_says_nothing_of_a_checkpoint_condemns_none(tmp_path, monkeypatch, error):
+    saved(tmp_path, [1, 2])
+    kept = Checkpoints(tmp_path)
+
+    def fails(*arguments, **options):
+        raise RuntimeError("cannot read an array") from error
+
+    monkeypatch.setattr(kept._reader, "restore", fails)
+    with pytest.raises(RuntimeError, match="cannot read an array"):
+        kept.restore({"x": jnp.zeros(1000)})
+    kept.close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2"]
 
 
 def test_nothing_is_touched_when_none_can_be_read(tmp_path):

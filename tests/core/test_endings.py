@@ -1,11 +1,13 @@
 """SIGTERM in one process, in and outside train loops, and which errors mean that another one is gone."""
 
+import errno
 import os
 import signal
 import subprocess
 import sys
 import time
 
+import jax
 import pytest
 
 from sface_jax.core import endings
@@ -85,6 +87,32 @@ def test_what_means_that_another_process_is_gone(error, lost, monkeypatch):
     wrapped = OSError("cannot save")
     wrapped.__cause__ = error
     assert endings.is_lost(wrapped) is lost
+
+
+class HttpError(Exception):
+    """As gcsfs has it."""
+
+    __module__ = "gcsfs.retry"
+
+    def __init__(self, code: int):
+        self.code = code
+
+
+@pytest.mark.parametrize(("error", "what"), [
+    (OSError(errno.ESTALE, "Stale file handle", "/data/a"), "the storage"),
+    (FileNotFoundError(errno.ENOENT, "No such file", "/data/a"), ""),
+    (HttpError(503), "the storage"),
+    (HttpError(403), ""),
+    (ValueError("UNAVAILABLE: Error reading gs://bucket/a: CURL error"), "the storage"),
+    (ValueError("DATA_LOSS: Error reading local file"), ""),
+    (jax.errors.JaxRuntimeError("INTERNAL: CUDA_ERROR_LAUNCH_FAILED: unspecified launch failure"), "a device"),
+    (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 17 bytes"), ""),
+])  # fmt: skip
+def test_what_is_told_of_storage_and_devices_that_fail(error, what):
+    assert endings.what_is_lost(error) == what
+    wrapped = RuntimeError("cannot save")
+    wrapped.__context__ = error
+    assert endings.what_is_lost(wrapped) == what
 
 
 def test_once_a_loop_is_on_its_way_out_no_further_sigterm_cuts_its_saving_short(monkeypatch):

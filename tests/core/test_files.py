@@ -26,6 +26,16 @@ def test_a_full_disk_leaves_the_old_file_and_tells_one_line(tmp_path, monkeypatc
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
 
 
+@pytest.mark.parametrize(("told", "full"), [
+    ("RESOURCE_EXHAUSTED: Error writing local file: No space left on device [os_error_code='28']", True),
+    ("RESOURCE_EXHAUSTED: Out of memory", False),
+    ("HTTP 429: rateLimitExceeded, quota of requests a minute", False),
+])  # fmt: skip
+def test_only_a_full_disk_is_told_as_one(told, full):
+    with pytest.raises(Unfinished if full else RuntimeError), files.full_disk_told("a checkpoint"):
+        raise RuntimeError(told)
+
+
 def test_broken_json_is_told_in_one_line(tmp_path):
     (tmp_path / "a.json").write_text('{"x": ')
     with pytest.raises(UserError, match="not valid JSON"):
