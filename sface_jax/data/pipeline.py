@@ -7,8 +7,11 @@ step, and nothing else needs saving. Random changes to a picture depend on the s
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import multiprocessing.process
 import os
+import signal
 import threading
 import zlib
 from collections.abc import Callable, Iterator
@@ -89,6 +92,7 @@ def batches(
     if workers:
         if not flags.FLAGS.is_parsed():  # grain reads flags; a script or notebook may have none
             flags.FLAGS.mark_as_parsed()
+        atexit.register(_end_workers)
         ahead = ahead.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2))
     return iter(ahead)
 
@@ -152,6 +156,8 @@ class _Load(grain.transforms.Map):
         """Comes to a worker, which is to end with the process it works for, also where that was killed."""
         self.__dict__.update(state)
         if parent := multiprocessing.parent_process():
+            with contextlib.suppress(ValueError):  # not the main thread
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)  # that of a whole job is for the run, which may need it
             threading.Thread(target=_end_with, args=(parent,), name="parent", daemon=True).start()
 
     def map(self, block: int) -> dict[str, np.ndarray]:
@@ -163,6 +169,13 @@ class _Load(grain.transforms.Map):
             for row in range(len(images)):
                 images[row] = self._augment(images[row], np.random.default_rng((self._seed, _STREAM, first + row)))
         return {"image": images, "label": labels.astype(np.int32), "index": positions.astype(np.int32)}
+
+
+def _end_workers() -> None:
+    """At the end of the program: Python would ask them to, and wait for ever."""
+    for worker in multiprocessing.active_children():
+        if worker.daemon:
+            worker.kill()
 
 
 def _end_with(process: multiprocessing.process.BaseProcess) -> None:

@@ -1,6 +1,7 @@
 """Takes this process's batches from a step on: `batches_worker DATASET START STEPS BATCH_SIZE`.
 
-With WORKERS_TOLD=FILE in the environment it writes the numbers of its two worker processes there and is killed.
+With WORKERS_TOLD=FILE in the environment it writes the numbers of its two worker processes there, sends them SIGTERM,
+takes more batches and is killed.
 """
 
 import hashlib
@@ -32,6 +33,10 @@ def main() -> None:
         told[workers] = [_told(batch) for batch in itertools.islice(batches, steps)]
         if workers == 2 and "WORKERS_TOLD" in os.environ:
             Path(os.environ["WORKERS_TOLD"]).write_text(" ".join(str(p.pid) for p in multiprocessing.active_children()))
+            for worker in multiprocessing.active_children():
+                os.kill(worker.pid, signal.SIGTERM)
+            for _ in range(20):  # more than is read ahead
+                next(batches)
             os.kill(os.getpid(), signal.SIGKILL)
     print(json.dumps({"process": jax.process_index(), "batches": told}))
 

@@ -43,7 +43,7 @@ def test_the_same_global_batches_for_1_2_and_4_processes_and_0_1_and_2_workers_r
             assert joined == expected[start:]
 
 
-def test_workers_end_with_a_process_that_is_killed(folder, tmp_path):
+def test_workers_outlive_sigterm_but_not_the_process_they_work_for(folder, tmp_path):
     told, end = tmp_path / "workers", time.monotonic() + 60
     killed("batches_worker", folder, 0, 1, BATCH, WORKERS_TOLD=str(told))
     workers = [Path("/proc", pid, "stat") for pid in told.read_text().split()]
