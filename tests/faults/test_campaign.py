@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import time
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,14 @@ def test_of_two_processes_both_end_where_one_is_asked_to_killed_or_hangs(campaig
     ]
     outcomes = campaign.play(Plan(1, "matching", TWO, faults))
     assert len(outcomes) == 3 and all(map(sound, outcomes)), outcomes
+
+
+def test_what_lies_half_written_is_seen(tmp_path):
+    with episode._reader(str(tmp_path), injection("slow storage", "term")) as seen:
+        (tmp_path / "whole.json").write_text("{}")
+        (tmp_path / "half.json").write_text('{"half": ')
+        time.sleep(0.3)
+    assert seen and all("half.json was seen half-written" in told for told in seen)
 
 
 class Spoiling(Injection):

@@ -5,15 +5,15 @@ FAULT_PACE=seconds: what each takes at least.
 FAULT_NAN=n: step n gets parameters that are not finite; with FAULT_NAN_AFTER, it leaves such behind.
 FAULT_SPOIL=n: step n gets parameters that are a little off, which nothing may overlook.
 FAULT_STALL=n: the main thread of this process never comes back from step n.
-FAULT_SLOW=seconds: every rename, and every file that is opened to be written, takes up to so long.
+FAULT_SLOW=seconds: every rename takes up to so long, and so does every file between its first half and its second.
 """
 
 from __future__ import annotations
 
-import builtins
 import os
 import random
 import time
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -95,15 +95,21 @@ def _cache_of_each() -> None:
 
 
 def _slow(most: float) -> None:
-    def late(function: Any, always: bool) -> Any:
+    def late(function: Any) -> Any:
         def delayed(*arguments: Any, **options: Any) -> Any:
-            if always or any("w" in str(x) for x in (*arguments[1:2], options.get("mode", ""))):
-                time.sleep(random.uniform(0, most))
+            time.sleep(random.uniform(0, most))
             return function(*arguments, **options)
 
         return delayed
 
-    os.replace, os.rename, builtins.open = late(os.replace, True), late(os.rename, True), late(builtins.open, False)
+    def in_halves(path: Path, content: bytes) -> int:
+        with path.open("wb") as file:
+            file.write(content[: len(content) // 2])
+            file.flush()
+            time.sleep(random.uniform(0, most))
+            return file.write(content[len(content) // 2 :])
+
+    os.replace, os.rename, Path.write_bytes = late(os.replace), late(os.rename), in_halves
 
 
 if __name__ == "__main__":
