@@ -37,7 +37,7 @@ def run(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
     for strategy, trainer in trainers(config, mesh).items():
         own = programs.programs(trainer)
         found |= {strategy: own.pop("train")} | {name: own[name] for name in own if name not in found}
-    facts = {"network": config.network, "dtype": config.dtype, "classes": config.classes}
+    facts = {"network": config.network, "dtype": config.dtype, "classes": config.classes, "model": config.mesh.model}
     return ahead.tell(config, workdir, mesh, found, **facts, batch_size=config.batch_size)
 
 

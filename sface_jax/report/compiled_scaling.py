@@ -47,28 +47,30 @@ def _sent(rows: list[dict[str, Any]], program: str) -> dict[str, Any]:
         for kind, of in row["programs"][program]["kinds"].items():
             kinds.setdefault(kind, {})[row["devices"]] = of["wire"]
     batch = fitting[0]["batch_size"] // fitting[0]["devices"] if fitting else 0
-    return {"batch_per_device": batch, "bytes": wire, "kinds": kinds, "growth": growth(wire)}
+    group = rows[0].get("model", 1)
+    return {"batch_per_device": batch, "group": group, "bytes": wire, "kinds": kinds, "growth": growth(wire, group)}
 
 
-def growth(wire: dict[int, float]) -> float | None:
+def growth(wire: dict[int, float], group: int = 1) -> float | None:
     """How many times what a ring would make of it is sent on the most chips.
 
     Of n chips in a ring each sends (n-1)/n of what it would among very many. So the bytes that few chips send tell what
     is to be expected of the most: those of the second slice of several chips, if there is a third, since in the first
-    a group of a fixed size may not be full.
+    a group of a fixed size may not be full. Where groups of g chips each have all classes, n/g of them make the ring.
 
     Args:
         wire: chips -> bytes that each of them sends.
+        group: g.
 
     Returns:
         1 where nothing grows beyond the ring's constant, n for what grows with the chips; None where less than two
         slices tell.
     """
-    several = sorted(chips for chips in wire if chips > 1)
+    several = sorted(chips for chips in wire if chips > group)
     if len(several) < 2:
         return None
     few, many = several[min(1, len(several) - 2)], several[-1]
-    ring = {chips: wire[chips] * chips / (chips - 1) for chips in (few, many)}
+    ring = {chips: wire[chips] * chips / (chips - group) for chips in (few, many)}
     return ring[many] / ring[few] if ring[few] else (1.0 if not ring[many] else float("inf"))
 
 
@@ -86,5 +88,5 @@ def table(told: dict[str, Any]) -> str:
 
 def _growing(row: dict[str, Any]) -> str:
     """The kinds that grow."""
-    found = {kind: growth(wire) for kind, wire in row["kinds"].items()}
+    found = {kind: growth(wire, row["group"]) for kind, wire in row["kinds"].items()}
     return ", ".join(kind for kind, grows in found.items() if grows is None or grows > SLACK)

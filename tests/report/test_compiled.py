@@ -88,6 +88,9 @@ def test_rings_do_not_grow(size, group):
     assert compiled_scaling.growth(ring) == pytest.approx(1)
     grouped = {n: ring[min(n, group)] for n in chips}  # groups of one size send the same on any number of chips
     assert compiled_scaling.growth(grouped) <= compiled_scaling.SLACK
+    among = {n: 2 * (1 - group / n) * size for n in chips if n >= group}  # each group has all of it, and sums over them
+    assert (compiled_scaling.growth(among, group) or 0) <= compiled_scaling.SLACK
+    assert compiled_scaling.growth({64: 1.0, 256: 4.0}, group) > 2
 
 
 def test_what_grows_is_found_and_named(tmp_path):
