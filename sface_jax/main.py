@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import difflib
 import functools
 import importlib
 import logging as standard
+import os
 import re
 import sys
 import traceback
@@ -252,7 +254,16 @@ def entry() -> None:
     logging.get_absl_handler().setFormatter(_Line())
     logging.get_absl_handler().addFilter(_ours)
     logging.set_verbosity(logging.INFO)
-    app.run(_run, flags_parser=_parse_flags)
+    try:
+        app.run(_run, flags_parser=_parse_flags)
+    except SystemExit as ended:
+        if "jax" not in sys.modules or not isinstance(ended.code, int | None):
+            raise
+        # Python takes itself down while threads of libraries are still about, and some of them abort the process then.
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(ended.code or 0)
 
 
 if __name__ == "__main__":

@@ -55,6 +55,34 @@ def test_sigterm_ends_a_process_with_a_line_wherever_it_is(where):
     assert told.decode().splitlines()[-1] == "asked to end; run the same command to go on" and not out
 
 
+LAST = """
+import atexit, os, sys
+import jax
+from sface_jax import main
+from sface_jax.core.errors import UserError
+
+class Late:
+    def __del__(self, tell=os.write):
+        tell(1, b"Python was taken down")
+
+late = Late()
+atexit.register(print, "bye", end="")
+
+def work(argv):
+    if sys.argv[1:] == ["mistake"]:
+        raise UserError("a mistake")
+
+main.main, main._parse_flags = work, lambda argv: main.flags.FLAGS(argv[:1]) + argv[1:]
+main.entry()
+"""
+
+
+@pytest.mark.parametrize(("how", "status"), [("done", 0), ("mistake", 2)])
+def test_python_is_not_taken_down_around_threads_of_libraries(how, status):
+    ended = subprocess.run([sys.executable, "-c", LAST, how], capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stdout) == (status, "bye"), ended.stderr
+
+
 def test_sigterm_in_a_loop_is_told_after_the_step(monkeypatch):
     passed_on = []
     monkeypatch.setattr(signal, "raise_signal", passed_on.append)
