@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -133,21 +135,24 @@ def row(program: Program, mesh: Mesh, smaller: str) -> dict[str, Any]:
         "counted_gflop_per_picture", "compiled_gflop_per_picture" and their "ratio"; and, of chips that are known,
         "seconds" (see `costs.seconds`) and "bound", the side that makes the least of them.
     """
-    chip = chips.of(mesh.devices.flat[0].device_kind)
-    began = time.perf_counter()
+    device = mesh.devices.flat[0]
+    chip, began = chips.of(device.device_kind), time.perf_counter()
     change = f"lower {smaller}, or take a larger slice"
-    try:
-        made = program.lower().compile()
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        seconds = time.perf_counter() - began
-        return {"fits": False, "compile_seconds": seconds, "change": change, **_wanted(str(error))}
-    seconds, cost = time.perf_counter() - began, costs.of(made)
+    with tempfile.TemporaryDirectory() as folder:
+        dump = {"xla_dump_to": folder, "xla_dump_hlo_as_text": True} if device.platform == "tpu" else None
+        try:
+            made = program.lower().compile(compiler_options=dump)
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            seconds = time.perf_counter() - began
+            return {"fits": False, "compile_seconds": seconds, "change": change, **_wanted(str(error))}
+        seconds, text = time.perf_counter() - began, _text(made, Path(folder))
+    cost = costs.of(made, text)
     told: dict[str, Any] = {"fits": True, "compile_seconds": seconds, **cost}
     if chip and told["memory"] > chip.memory_gib * GIB:  # not every compiler refuses
         told |= {"fits": False, "change": change, "needs_gib": told["memory"] / GIB, "has_gib": float(chip.memory_gib)}
-    told["kinds"] = costs.collectives(made)
+    told["kinds"] = costs.collectives(made, text)
     told["batch"], pictures = program.batch, program.batch / mesh.size
     told["counted_gflop_per_picture"] = program.counted / 1e9
     told["compiled_gflop_per_picture"] = told["flops"] / pictures / 1e9
@@ -163,6 +168,17 @@ def refusal(name: str, row: dict[str, Any]) -> str:
     needs, has = row.get("needs_gib"), row.get("has_gib")
     figures = f" (needs {needs:.2f} of {has:.2f} GiB)" if needs and has else ""
     return f"{name} DOES NOT FIT the memory of a chip{figures}: {row['change']}"
+
+
+def _text(made: Any, folder: Path) -> str:
+    """A program as its compiler leaves it; where JAX cannot read that of a newer compiler, as that dumped it itself."""
+    try:
+        return made.as_text()
+    except jax.errors.JaxRuntimeError:
+        dumped = next(folder.glob("*.jit_*after_codegen.txt"), None)
+        if dumped is None:
+            raise
+        return dumped.read_text()
 
 
 def _wanted(error: str) -> dict[str, float]:

@@ -13,11 +13,12 @@ from sface_jax.core import hlo
 from sface_jax.core.chips import Chip
 
 
-def of(compiled: Any) -> dict[str, float]:
+def of(compiled: Any, text: str = "") -> dict[str, float]:
     """Reads the costs of a program for one of its devices.
 
     Args:
         compiled: from `jax.jit(...).lower(...).compile()`.
+        text: of the program, where `compiled.as_text()` does not give it.
 
     Returns:
         "flops" as XLA counts them, but loops and branches as `hlo.read` does; "passes" and "integers", how much of that
@@ -26,7 +27,7 @@ def of(compiled: Any) -> dict[str, float]:
         collectives produce; "wire", the bytes that they send; "unknown_loops", loops that may run more often than they
         were counted.
     """
-    analysis, text = compiled.cost_analysis() or {}, compiled.as_text()
+    analysis, text = compiled.cost_analysis() or {}, text or compiled.as_text()
     work, counted = hlo.read(text), hlo.read(text, as_xla=True)
     flops = float(analysis.get("flops", counted.products))  # XLA leaves it out where it is zero
     if counted.products:
@@ -66,18 +67,19 @@ def memory(compiled: Any) -> dict[str, float]:
     }
 
 
-def collectives(compiled: Any) -> dict[str, dict[str, Any]]:
+def collectives(compiled: Any, text: str = "") -> dict[str, dict[str, Any]]:
     """The collectives of a program by kind.
 
     Args:
         compiled: from `jax.jit(...).lower(...).compile()`.
+        text: of the program, where `compiled.as_text()` does not give it.
 
     Returns:
         kind, such as "all-gather" -> how many there are ("count"), the bytes they produce on a device ("bytes"), those
         that it sends ("wire"), and the largest array among their results ("largest", as XLA writes it: "f32[512,64]").
     """
     found: dict[str, dict[str, Any]] = {}
-    for one, times in hlo.read(compiled.as_text()).collectives:
+    for one, times in hlo.read(text or compiled.as_text()).collectives:
         told = found.setdefault(one.kind, {"count": 0, "bytes": 0, "wire": 0.0, "largest": "", "largest_bytes": 0})
         told["count"] += times
         told["wire"] += times * one.wire

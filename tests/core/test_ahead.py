@@ -21,7 +21,7 @@ REFUSAL = (
 class Refused:
     """A lowered program that its compiler refuses."""
 
-    def compile(self):
+    def compile(self, compiler_options=None):
         raise jax.errors.JaxRuntimeError(REFUSAL)
 
 
@@ -50,6 +50,18 @@ def test_one_program_that_does_not_fit_ends_nothing(tmp_path, caplog):
     )
 
 
+def test_a_program_that_jax_cannot_read_is_read_as_its_compiler_dumped_it(tmp_path):
+    class Newer:
+        def as_text(self):
+            raise jax.errors.JaxRuntimeError("INTERNAL: RET_CHECK failure (hlo_instruction.cc:390)")
+
+    with pytest.raises(jax.errors.JaxRuntimeError):
+        ahead._text(Newer(), tmp_path)
+    (tmp_path / "module_0000.jit__step.cl_1.after_codegen.txt").write_text("HloModule jit__step")
+    (tmp_path / "module_0001.extracted.cl_1.after_codegen.txt").write_text("HloModule extracted")
+    assert ahead._text(Newer(), tmp_path) == "HloModule jit__step"
+
+
 def test_what_is_known_of_a_chip_tells_times_and_limits(tmp_path, monkeypatch):
     tiny = chips.Chip("tiny", tflops=1, int8_tops=1, memory_gib=16, memory_gbps=1, link_gbps=1)
     monkeypatch.setattr(chips, "of", lambda kind: tiny)
@@ -64,7 +76,7 @@ def test_what_is_known_of_a_chip_tells_times_and_limits(tmp_path, monkeypatch):
 
 def test_another_failure_is_no_matter_of_memory(tmp_path):
     class Broken:
-        def compile(self):
+        def compile(self, compiler_options=None):
             raise jax.errors.JaxRuntimeError("INTERNAL: no")
 
     with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
