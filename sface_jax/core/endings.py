@@ -50,7 +50,7 @@ _LOST = re.compile(
 # What file systems, TensorStore and object stores say of a trouble that passes, and runtimes of a device that is gone.
 _PASSING = frozenset(
     {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EREMOTEIO, errno.ENOTCONN, errno.ENETDOWN, errno.ENETUNREACH}
-    | {errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ECONNRESET, errno.ECONNREFUSED, errno.ECONNABORTED, errno.EPIPE}
+    | {errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ECONNRESET, errno.ECONNREFUSED, errno.ECONNABORTED}
 )
 _STORE = frozenset({"gcsfs", "aiohttp", "requests", "urllib3", "google"})
 _STORAGE = re.compile(
@@ -172,7 +172,7 @@ def is_lost(error: BaseException) -> bool:
 
 
 def what_is_lost(error: BaseException) -> str:
-    """ "the storage" or "a device" where an error, or what led to it, says that one of them failed; else nothing.
+    """What failed, as an error or what led to it says: "the storage", "a device", or nothing of the kind.
 
     A restart may find them well: nothing is wrong with what was read or computed.
     """
