@@ -65,12 +65,17 @@ def get_config(variant: str = "") -> ConfigDict:
     return _paper() if variant == "paper" else _scaling()
 
 
-def _gan(name: str, topology: str = "v5e:4x4", size: int = 128, per_device: int = 2, batch: int = 32) -> ConfigDict:
-    """The GAN, by StyleGAN2-ADA's rules for a batch other than 32 or another size."""
-    config = gan.get_config()
-    config.name, config.stage = name, "compile"
+def _stage(stage: str, name: str, topology: str, config: ConfigDict) -> ConfigDict:
+    """Makes a config that of a stage that compiles."""
+    config.name, config.stage = name, stage
     config.topology = topology  # also "v6e:16x16"; "" is the devices at hand
     config.programs = ()  # which of them; () compiles all
+    return config
+
+
+def _gan(name: str, topology: str = "v5e:4x4", size: int = 128, per_device: int = 2, batch: int = 32) -> ConfigDict:
+    """The GAN, by StyleGAN2-ADA's rules for a batch other than 32 or another size."""
+    config = _stage("compile", name, topology, gan.get_config())
     config.image_size = size
     config.classes = 10572
     config.batch_per_device = per_device
@@ -80,20 +85,14 @@ def _gan(name: str, topology: str = "v5e:4x4", size: int = 128, per_device: int 
 
 
 def _recognition(name: str, topology: str = "v5e:4x4", per_device: int = 32) -> ConfigDict:
-    config = classification.get_config()
-    config.name, config.stage = name, "compile_recognition"
-    config.topology = topology
-    config.programs = ()
+    config = _stage("compile_recognition", name, topology, classification.get_config())
     config.classes = 10572
     config.batch_per_device = per_device
     return config
 
 
 def _synthesis(name: str, topology: str = "v5e:2x2") -> ConfigDict:
-    config = synthesize.get_config()
-    config.name, config.stage = name, "compile_synthesis"
-    config.topology = topology  # of one machine
-    config.programs = ()
+    config = _stage("compile_synthesis", name, topology, synthesize.get_config())  # of one machine
     config.batch_per_device = config.batch_size
     config.classes = 10572
     own = gan.get_config()
@@ -105,10 +104,7 @@ def _synthesis(name: str, topology: str = "v5e:2x2") -> ConfigDict:
 
 
 def _embedding(name: str, topology: str = "v5e:4x4") -> ConfigDict:
-    config = ConfigDict()
-    config.name, config.stage = name, "compile_embedding"
-    config.topology = topology
-    config.programs = ()
+    config = _stage("compile_embedding", name, topology, ConfigDict())
     config.network = "iresnet50"
     config.embedding_size = 512
     config.dtype = "float32"
@@ -119,10 +115,7 @@ def _embedding(name: str, topology: str = "v5e:4x4") -> ConfigDict:
 
 
 def _matching(name: str, topology: str = "v5e:4x4") -> ConfigDict:
-    config = ConfigDict()
-    config.name, config.stage = name, "compile_matching"
-    config.topology = topology
-    config.programs = ()
+    config = _stage("compile_matching", name, topology, ConfigDict())
     config.n = SYNTHETIC
     config.m = AUTHENTIC
     config.dimensions = 512
