@@ -131,9 +131,9 @@ def row(program: Program, mesh: Mesh, smaller: str) -> dict[str, Any]:
 
     Returns:
         "fits" and "compile_seconds"; where it does not fit, "needs_gib" and "has_gib", as far as the compiler tells
-        them, and "change", what to do. Else all of `costs.of`, by the same names; "kinds", see `costs.collectives`;
-        "counted_gflop_per_picture", "compiled_gflop_per_picture" and their "ratio"; and, of chips that are known,
-        "seconds" (see `costs.seconds`) and "bound", the side that makes the least of them.
+        them, and "change", what to do. Else all of `costs.of`, by the same names; "counted_gflop_per_picture",
+        "compiled_gflop_per_picture" and their "ratio"; and, of chips that are known, "seconds" (see `costs.seconds`)
+        and "bound", the side that makes the least of them.
     """
     device = mesh.devices.flat[0]
     chip, began = chips.of(device.device_kind), time.perf_counter()
@@ -152,7 +152,6 @@ def row(program: Program, mesh: Mesh, smaller: str) -> dict[str, Any]:
     told: dict[str, Any] = {"fits": True, "compile_seconds": seconds, **cost}
     if chip and told["memory"] > chip.memory_gib * GIB:  # not every compiler refuses
         told |= {"fits": False, "change": change, "needs_gib": told["memory"] / GIB, "has_gib": float(chip.memory_gib)}
-    told["kinds"] = costs.collectives(made, text)
     told["batch"], pictures = program.batch, program.batch / mesh.size
     told["counted_gflop_per_picture"] = program.counted / 1e9
     told["compiled_gflop_per_picture"] = told["flops"] / pictures / 1e9

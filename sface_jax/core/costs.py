@@ -13,7 +13,7 @@ from sface_jax.core import hlo
 from sface_jax.core.chips import Chip
 
 
-def of(compiled: Any, text: str = "") -> dict[str, float]:
+def of(compiled: Any, text: str = "") -> dict[str, Any]:
     """Reads the costs of a program for one of its devices.
 
     Args:
@@ -24,8 +24,8 @@ def of(compiled: Any, text: str = "") -> dict[str, float]:
         "flops" as XLA counts them, but loops and branches as `hlo.read` does; "passes" and "integers", how much of that
         a TPU does in passes of bfloat16 and in 8-bit integers; "traffic", bytes between memory and processor;
         "cycles" as XLA's compiler for TPUs estimates them, else 0; all of `memory`; "collectives", the bytes that
-        collectives produce; "wire", the bytes that they send; "unknown_loops", loops that may run more often than they
-        were counted.
+        collectives produce; "wire", the bytes that they send; "kinds", see `collectives`; "unknown_loops", loops that
+        may run more often than they were counted.
     """
     analysis, text = compiled.cost_analysis() or {}, text or compiled.as_text()
     work, counted = hlo.read(text), hlo.read(text, as_xla=True)
@@ -44,6 +44,7 @@ def of(compiled: Any, text: str = "") -> dict[str, float]:
         **memory(compiled),
         "collectives": float(sum(times * array.size for one, times in work.collectives for array in one.results)),
         "wire": float(sum(times * one.wire for one, times in work.collectives)),
+        "kinds": _by_kind(work),
         "unknown_loops": float(work.unknown),
     }
 
@@ -67,19 +68,22 @@ def memory(compiled: Any) -> dict[str, float]:
     }
 
 
-def collectives(compiled: Any, text: str = "") -> dict[str, dict[str, Any]]:
+def collectives(compiled: Any) -> dict[str, dict[str, Any]]:
     """The collectives of a program by kind.
 
     Args:
         compiled: from `jax.jit(...).lower(...).compile()`.
-        text: of the program, where `compiled.as_text()` does not give it.
 
     Returns:
         kind, such as "all-gather" -> how many there are ("count"), the bytes they produce on a device ("bytes"), those
         that it sends ("wire"), and the largest array among their results ("largest", as XLA writes it: "f32[512,64]").
     """
+    return _by_kind(hlo.read(compiled.as_text()))
+
+
+def _by_kind(work: hlo.Work) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
-    for one, times in hlo.read(text or compiled.as_text()).collectives:
+    for one, times in work.collectives:
         told = found.setdefault(one.kind, {"count": 0, "bytes": 0, "wire": 0.0, "largest": "", "largest_bytes": 0})
         told["count"] += times
         told["wire"] += times * one.wire
@@ -90,7 +94,7 @@ def collectives(compiled: Any, text: str = "") -> dict[str, dict[str, Any]]:
     return found
 
 
-def seconds(cost: dict[str, float], chip: Chip) -> dict[str, float]:
+def seconds(cost: dict[str, Any], chip: Chip) -> dict[str, float]:
     """The least time that a program takes on a chip, by what it is short of: the sides of the roofline.
 
     Each side is what is done at the best that the chip can do, the others being free. A product of float32 counts as
