@@ -84,15 +84,15 @@ def cut(tree: Any, shardings: Any, mesh: Mesh) -> Any:
     return jax.lax.with_sharding_constraint(whole, shardings)
 
 
-def shapes(tree: Any, where: Any) -> Any:
+def shapes(tree: Any, where: Any = None) -> Any:
     """Shapes on devices, to lower a program for them without the arrays.
 
     Args:
         tree: of arrays or shapes.
-        where: the sharding of all of them, or a tree of shardings.
+        where: the sharding of all of them, or a tree of shardings; None for shapes that lie nowhere yet.
     """
-    if isinstance(where, Sharding):
-        where = jax.tree.map(lambda _: where, tree)
+    if where is None or isinstance(where, Sharding):
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where), tree)
     return jax.tree.map(lambda x, own: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=own), tree, where)
 
 

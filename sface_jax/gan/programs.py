@@ -36,8 +36,8 @@ def lowered(trainer: Trainer) -> dict[str, Callable[[], Any]]:
     whole, split = meshes.replicated(trainer.mesh), meshes.batch_sharding(trainer.mesh)
     z = jax.ShapeDtypeStruct((n, generator.z_dim), jnp.float32, sharding=split)
     images = jax.ShapeDtypeStruct((n, *generator.picture_shape), jnp.float32, sharding=split)
-    variables = _shapes({"params": state.generator_ema, "buffers": state.buffers})
-    parameters, c = _shapes({"params": state.discriminator}), real["label"]
+    variables = meshes.shapes({"params": state.generator_ema, "buffers": state.buffers})
+    parameters, c = meshes.shapes({"params": state.discriminator}), real["label"]
 
     def forward(module: Any) -> Any:
         return jax.jit(module.apply, in_shardings=(whole, split, split), out_shardings=split)
@@ -60,8 +60,3 @@ def counted(trainer: Trainer) -> dict[str, float]:
         "discriminator": float(costs.discriminator_flops(discriminator)),
         **{name: phases[name] for name in trainer.updates},
     }
-
-
-def _shapes(tree: Any) -> Any:
-    """Shapes that lie nowhere yet."""
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree)

@@ -35,8 +35,7 @@ def lowered(trainer: Trainer) -> dict[str, Callable[[], jax.stages.Lowered]]:
     """
     state, teacher, batch = trainer.abstract()
     whole, spread = meshes.replicated(trainer.mesh), meshes.batch_sharding(trainer.mesh)
-    backbone = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state.params["backbone"])
-    variables = {"params": backbone, "batch_stats": state.batch_stats}
+    variables = {"params": meshes.shapes(state.params["backbone"]), "batch_stats": state.batch_stats}
     embed = jax.jit(_embed(trainer), in_shardings=(whole, spread), out_shardings=spread)
     train = {"train": lambda: trainer.update.lower(state, teacher, batch)}
     found = {"embed": lambda: embed.lower(variables, batch["image"])}
