@@ -22,7 +22,7 @@ Also `:synthesis` (a batch drawn on one machine's chips), `:embedding` (as verif
 
     python -m sface_jax.main --config=configs/compile.py:paper --workdir=DIR
 
-All of the paper on v5e:4x4, v5e:16x16 and v6e:16x16, in some two hours: each program, fits or not, and the
+All of the paper on v5e:4x4, v5e:16x16 and v6e:16x16, in some four hours: each program, fits or not, and the
 time and chip-hours of GAN, synthesis, four trainings and audit together. Expected: DIR/compile/paper.md, the tables of
 docs/SCALE.md. Cut off, it goes on with what is missing; after a change of the code, take another DIR.
 
