@@ -84,7 +84,8 @@ def _paper() -> ConfigDict:
 
     config.dataset = "{workdir}/synthetic"
     config.split = "train"
-    config.pictures_per_class = 0  # the first so many of each identity; 0: all
+    config.classes = 0  # the first so many identities, from label 0 on; 0: all
+    config.pictures_per_class = 0  # the first so many pictures of each; 0: all
     config.extra_datasets = ()  # folders whose pictures, of the same size, are mixed in
     config.extra_labels = "same"  # label i is one identity in all datasets; "apart": no identity is in two
     config.workers = 0  # processes that decode and augment pictures; 0: threads

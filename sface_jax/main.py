@@ -33,6 +33,7 @@ STAGES = {
     "overlap": "sface_jax.privacy.overlap.stage",
     "planted": "sface_jax.privacy.planted",
     "frontier": "sface_jax.report.frontier",
+    "study": "sface_jax.report.study",
     "export": "sface_jax.data.export",
     "report": "sface_jax.report.report",
     "benchmark": "sface_jax.gan.benchmark",
@@ -69,7 +70,7 @@ GIVEN = {
 # Stages that only look at what others made: run anew with another config. Some take seconds, with embeddings kept, and
 # what they look at may have changed since.
 ALWAYS = (
-    *("verify", "privacy", "planted", "frontier", "doctor", "report"),
+    *("verify", "privacy", "planted", "frontier", "study", "doctor", "report"),
     *("compile", "compile_synthesis", "compile_recognition", "compile_embedding", "compile_matching"),
     *("compile_paper", "compile_scaling"),
     *("benchmark", "benchmark_recognition", "benchmark_loader", "benchmark_verification", "benchmark_matching"),

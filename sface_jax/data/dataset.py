@@ -96,6 +96,12 @@ class PictureSet:
         rank = np.arange(len(self)) - np.searchsorted(ordered, ordered)  # of each picture in its class
         return Part(self, np.sort(by_class[rank < count]))
 
+    def first_classes(self, count: int) -> Part:
+        """The part with the pictures of the first `count` classes, as a set of these classes alone."""
+        part = Part(self, np.flatnonzero(self.labels < count))
+        part.class_names = self.class_names[:count]
+        return part
+
     def _read(self, indices: Int64[np.ndarray, " k"]) -> UInt8[np.ndarray, "k s s 3"]:
         """Decodes the pictures at `indices`."""
         raise NotImplementedError

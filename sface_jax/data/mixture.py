@@ -1,4 +1,4 @@
-"""What a recogniser is trained on: a split, its first pictures of each class, or several datasets as one."""
+"""What a recogniser is trained on: a split, its first classes and pictures of each, or several datasets as one."""
 
 from __future__ import annotations
 
@@ -88,13 +88,19 @@ def training_set(config: ConfigDict) -> PictureSet:
     """Opens what a recogniser is to be trained on.
 
     Args:
-        config: `dataset` and `split`; `pictures_per_class`, above 0 the first that many of each class in `dataset`;
-            `extra_datasets`, folders whose split of that name is mixed in whole; `extra_labels`, see `Mixture`.
+        config: `dataset` and `split`; `classes`, above 0 the first that many identities of `dataset`;
+            `pictures_per_class`, above 0 the first that many pictures of each; `extra_datasets`, folders whose split of
+            that name is mixed in whole; `extra_labels`, see `Mixture`.
 
     Raises:
-        UserError: a dataset is missing or damaged, they do not suit each other, or no class has that many pictures.
+        UserError: a dataset is missing or damaged, they do not suit each other, there are not that many identities, or
+            no class has that many pictures.
     """
     pictures: PictureSet = dataset.open(config.dataset)[config.split]
+    if count := config.classes:
+        if (known := pictures.num_classes) < count:
+            raise UserError(f"config.classes={count}, but {config.dataset} has {known}: set a smaller number")
+        pictures = pictures.first_classes(count)
     if count := config.pictures_per_class:
         if (most := np.bincount(pictures.labels).max(initial=0)) < count:
             raise UserError(

@@ -35,6 +35,18 @@ COLOURS = {
     "cross": ("#090909", "#93308a"),
     "other": ("#0a0a0a", "#6b7280"),
 }
+DARK = {  # of the same roles where the reader's system is dark; style.css has them, too
+    "ink": "#e8eaee",
+    "muted": "#a4adba",
+    "grid": "#333a45",
+    "panel": "#1c2027",
+    "authentic": "#6cb6f5",
+    "synthetic": "#f2a154",
+    "distillation": "#4fc9a4",
+    "combined": "#e08ad6",
+    "cross": "#e08ad6",
+    "other": "#9aa3b2",
+}
 STAND_IN = {name: stand_in for name, (stand_in, _) in COLOURS.items()}
 DASHES = {"synthetic": (0, (6, 2)), "distillation": (0, (1, 1)), "combined": (0, (6, 2, 1, 2))}  # others: solid
 STROKES = ("authentic", "synthetic", "distillation", "combined", "other")
@@ -110,6 +122,17 @@ def _svg(figure: Figure, name: str, alt: str) -> Markup:
     for role, (stand_in, light) in COLOURS.items():
         svg = svg.replace(stand_in, f"var(--{role}, {light})")
     return Markup(svg.replace("<svg ", f'<svg role="img" aria-label="{escape(alt)}" ', 1))
+
+
+def standalone(svg: Markup) -> str:
+    """A drawing as a file of its own, with a ground, in light and dark as the reader's system is."""
+    light = " ".join(f"--{role}: {colour};" for role, (_, colour) in COLOURS.items())
+    dark = " ".join(f"--{role}: {colour};" for role, colour in DARK.items())
+    style = (
+        f"<style>svg {{ {light} background: var(--panel); font-family: sans-serif; }} "
+        f"@media (prefers-color-scheme: dark) {{ svg {{ {dark} }} }}</style>"
+    )
+    return str(svg).replace(">", f">\n{style}", 1).rstrip() + "\n"
 
 
 def _rounded(number: re.Match[str]) -> str:

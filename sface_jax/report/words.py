@@ -33,6 +33,8 @@ STAGES = {
 
 SPLITS = {"train": "authentic, for training", "heldout": "authentic, held out", "matcher": "authentic, for the matcher"}
 
+BENCHMARKS = {"heldout": "pairs of held-out people, whom nothing was trained on", "view1": "View 1's test pairs"}
+
 # how a generator's pictures are measured while it learns
 MEASURES = {
     "frechet": "Fréchet distance",

@@ -22,7 +22,7 @@ def sets(tmp_path_factory, write_dataset):
 
 
 def config(folder, **changes):
-    keys = {"dataset": str(folder / "a"), "split": "train", "pictures_per_class": 0, "extra_datasets": ()}
+    keys = {"dataset": str(folder / "a"), "split": "train", "classes": 0, "pictures_per_class": 0, "extra_datasets": ()}
     return ConfigDict(keys | {"extra_labels": "same"} | changes)
 
 
