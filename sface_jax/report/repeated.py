@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from scipy import stats
+from scipy import optimize, stats
 
 LEVEL = 0.95  # of the intervals
 POWER = 0.8  # at which a difference would be found
@@ -108,16 +109,22 @@ def contrast(
     if not whole:
         return None
     high, low = (_values([[by_name[name][i] for name in names] for i in whole]) for names in (more, less))
-    ratio = ratio and min(*high, *low) > 0
+    ratio = ratio and bool(min(*high, *low) > 0)
     values = (high / low if ratio else high - low).tolist()
     if len(values) == 1:
         return Contrast(question, measure, ratio, Estimate(values[0], None, None, tuple(values)), None, "one run")
     none, freedom = float(ratio), len(values) - 1
     difference = _student(values, ratio)
-    quantiles = stats.t.ppf((1 + LEVEL) / 2, freedom) + stats.t.ppf(POWER, freedom)
-    detectable = float(quantiles * stats.sem(np.log(values) if ratio else values))
+    detectable = _noncentral(freedom) * float(stats.sem(np.log(values) if ratio else values))
     answer = "more" if difference.low > none else "less" if difference.high < none else "not told apart"
     return Contrast(question, measure, ratio, difference, float(np.exp(detectable)) if ratio else detectable, answer)
+
+
+@functools.cache
+def _noncentral(freedom: int) -> float:
+    """The true difference, in standard errors, that Student's test finds with `POWER`."""
+    threshold = stats.t.ppf((1 + LEVEL) / 2, freedom)
+    return float(optimize.brentq(lambda far: stats.nct.sf(threshold, freedom, far) - POWER, 0, 100))
 
 
 def _values(runs: Sequence[Sequence[Figure]]) -> Float[np.ndarray, " n"]:

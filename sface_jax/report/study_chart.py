@@ -19,7 +19,7 @@ KINDS = {"classification": "synthetic"} | {kind: kind for kind in ("authentic", 
 
 def lines(
     name: str,
-    series: Sequence[tuple[str, Mapping[float, Estimate]]],
+    series: Sequence[tuple[str, Mapping[int, Estimate]]],
     levels: Sequence[tuple[str, Estimate]],
     alt: str,
     *,

@@ -38,6 +38,15 @@ def test_the_first_pictures_of_each_class(sets):
     np.testing.assert_array_equal(again.images([1, 6]), part.images([1, 6]))
 
 
+def test_the_first_identities(sets):
+    whole, part = (mixture.training_set(config(sets, classes=count)) for count in (0, 2))
+    assert part.class_names == whole.class_names[:2] and part.num_classes == 2
+    np.testing.assert_array_equal(part.labels, whole.labels[whole.labels < 2])
+    np.testing.assert_array_equal(part.decode_all(), whole.decode_all()[whole.labels < 2])
+    both = mixture.training_set(config(sets, classes=2, pictures_per_class=3))
+    np.testing.assert_array_equal(both.labels, [0, 0, 0, 1, 1, 1])
+
+
 def test_labels_of_two_datasets_are_the_same_or_apart(sets):
     extra = (str(sets / "b"),)
     first, second = mixture.training_set(config(sets)), mixture.training_set(config(sets, dataset=extra[0]))
@@ -57,6 +66,7 @@ def test_labels_of_two_datasets_are_the_same_or_apart(sets):
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
+        ({"classes": 4}, "classes=4, but .* has 3: set a smaller number"),
         ({"pictures_per_class": 6}, "pictures_per_class=6, but no identity of .* has more than 5"),
         ({"extra_datasets": ("large",)}, "pictures of 8 and 12 pixels cannot be mixed"),
         ({"extra_datasets": ("others",)}, "'p' have one label .*extra_labels=apart"),
