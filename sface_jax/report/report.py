@@ -13,14 +13,15 @@ from ml_collections import ConfigDict
 
 from sface_jax.core import files
 from sface_jax.core.errors import UserError
-from sface_jax.report import inline, leakage, page, paper, training, utility, verdict, words
+from sface_jax.report import inline, leakage, model_card, page, paper, training, utility, verdict, words
 from sface_jax.report.findings import Findings, gather
 
+AUDIT = "audit.json"
 PACKAGES = ("sface_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
 def run(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
-    """Writes `{workdir}/report/index.html` and `{workdir}/report/summary.json`.
+    """Writes `{workdir}/report/index.html` and `summary.json`, and the card of each recogniser of the run.
 
     What a stage that did not run would have told is left out, with a line that says so. Equal work directories give
     equal bytes.
@@ -41,6 +42,8 @@ def run(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
     if not (findings.stages or findings.verification or findings.audit or findings.synthetic or findings.authentic):
         raise UserError(f"nothing to report on in {workdir}: run a stage with this --workdir first")
     made = render(findings, title=config.get("title") or "")
+    for name, card in _cards(findings, workdir).items():
+        files.write_text(workdir / "recognition" / name / "README.md", card)
     folder = workdir / "report"
     files.write_json(folder / "summary.json", summarise(findings))
     files.write_text(folder / "index.html", made)
@@ -84,6 +87,24 @@ def render(findings: Findings, title: str = "") -> str:
         words=words,
         paper=paper,
     )
+
+
+def _cards(findings: Findings, workdir: epath.Path) -> dict[str, str]:
+    """The model cards of the recognisers that this run trained."""
+    outputs = [str(config.get("output")) for config in findings.configs.values() if config.get("stage") == "privacy"]
+    folders = [
+        folder for output in outputs if (workdir / (folder := output.replace("{workdir}/", "")) / AUDIT).exists()
+    ]
+    audits = {folder: files.read_json(workdir / folder / AUDIT) for folder in folders}
+    made = {}
+    for key, stage in findings.stages.items():
+        config = findings.configs[key]
+        if stage["kind"] == "recognition" and stage["state"] == "finished":
+            name = config["name"]
+            network = files.read_json(workdir / "recognition" / name / "network.json")
+            verified = findings.verification.get(name, {})
+            made[name] = model_card.write(name, network, config, stage["result"], verified, audits)
+    return made
 
 
 def summarise(findings: Findings) -> dict[str, Any]:

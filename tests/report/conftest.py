@@ -11,6 +11,10 @@ from etils import epath
 from sface_jax.core import files, pictures
 
 NOT_DETECTED = "not detected by these attacks at this power"
+NETWORK = {
+    "architecture": {"kind": "iresnet", "blocks": [1, 1, 1], "widths": [8, 8, 16], "embedding_size": 16},
+    "preprocessing": {"size": 32, "mean": [0.5] * 3, "std": [0.5] * 3, "channel_order": "rgb", "alignment": "arcface"},
+}
 NETWORKS = {"authentic": 0.958, "classification": 0.842, "distillation": 0.893, "combined": 0.911}
 
 
@@ -180,13 +184,19 @@ def make_workdir(
             if network in ("distillation", "combined"):
                 scalars["teacher_cosine"] = (0.1, 0.8)
             write_log(folder / "metrics.jsonl", rng, 900, **scalars)
-            stage(network, "recognition", 61.0, {"steps": 900}, name=network)
+            files.write_json(folder / "network.json", NETWORK)
+            taught = {"distillation_weight": 2500.0} if "teacher_cosine" in scalars else {}
+            data = "authentic" if network == "authentic" else "synthetic"
+            result = {"steps": 900, "classes": 64, "pictures": 1280}
+            keys = {"name": network, "dataset": f"{workdir}/{data}", "split": "train", "batch_size": 128, **taught}
+            keys |= {"head": "cosface(scale=32.0)", "classification_weight": 1.0, "teacher": "x/authentic"}
+            stage(network, "recognition", 61.0, result, **keys)
     if "verify" in stages:
         write_verification(workdir, rng)
         stage("verify", "verify", 12.3, {})
     if "privacy" in stages:
         write_audit(workdir, rng)
-        stage("privacy", "privacy", 18.9, {})
+        stage("privacy", "privacy", 18.9, {}, output=f"{workdir}/privacy")
     files.write_json(workdir / "config.json", configs)
     files.write_json(workdir / "stages.json", finished)
     return workdir

@@ -202,3 +202,20 @@ def test_recognisers_of_authentic_pictures_are_not_called_synthetic(tmp_path):
     assert "How good are these recognisers?" in page and "(combined). Its teacher: 97.0" in page
     assert "authentic pictures, their labels and the teacher" in page and "A generator learned" not in page
     assert "trained on synthetic" not in page and "saw only synthetic" not in page
+
+
+def test_each_recogniser_gets_a_card_with_its_own_figures(workdir):
+    audit = files.read_json(workdir / "privacy" / "audit.json")
+    found = {"auc": 0.753, "interval": [0.678, 0.816], "attacks": {"class_centre": {"auc": 0.595}}}
+    files.write_json(workdir / "privacy" / "audit.json", audit | {"released": {"networks": {"combined": found}}})
+    report.run(CONFIG, workdir)
+    cards = {path.parent.name: path.read_text() for path in workdir.glob("recognition/*/README.md")}
+    assert set(cards) == {"authentic", "classification", "distillation", "combined"}
+    verified = files.read_json(workdir / "verification" / "combined.json")["benchmarks"]
+    for values in verified.values():
+        assert words.percent(values["accuracy"]).replace(words.UNIT, " %") in cards["combined"]
+    assert "0.753 (0.678 – 0.816), with its classifier of 0.595" in cards["combined"]
+    assert "the teacher `authentic`, weight 2500" in cards["combined"] and "Its teacher may" in cards["combined"]
+    assert "No audit of this network" in cards["classification"] and "the teacher `" not in cards["classification"]
+    assert "64 identities, 1,280 pictures, split `train` of the dataset `authentic`" in cards["authentic"]
+    assert str(workdir) not in "".join(cards.values())
