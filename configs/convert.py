@@ -11,7 +11,8 @@ A recogniser for deployment: any folder that a recognition config wrote, or any 
 
 Expected: the file in seconds; but for .onnx, architecture and preprocessing in combined.json beside it. The file is
 read again, and its embeddings of random pictures are compared with the network's: the log tells the difference, about
-1e-6, and above 1e-4 nothing is kept. Needs the packages of '.[convert]' for .onnx and .safetensors.
+1e-6, and above 1e-4 nothing is kept. The model card that configs/report.py wrote goes along, as combined.README.md.
+Needs the packages of '.[convert]' for .onnx and .safetensors.
 
 A recogniser from PyTorch (`.pth`, `.pt`, `.safetensors`, `.npz`; iResNets and MobileFaceNets, told by their arrays):
 

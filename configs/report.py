@@ -3,7 +3,8 @@
     python -m sface_jax.main --config=configs/report.py --workdir=DIR
 
 Needs: DIR with what other stages left; a part whose stage did not run is left out.
-Expected: DIR/report/index.html (self-contained, below 3 MB) and DIR/report/summary.json, within seconds.
+Expected: DIR/report/index.html (self-contained, below 3 MB) and DIR/report/summary.json, within seconds; and in the
+folder of each recogniser that was trained here its model card, README.md.
 
     python -m sface_jax.main --config=configs/report.py:quickstart
 

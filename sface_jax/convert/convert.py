@@ -20,6 +20,8 @@ from sface_jax.recognition.network import Network
 TOLERANCE = 1e-4  # of an exported network's embeddings, as a share of the largest number in ours
 PICTURES = 3  # to compare them on
 
+CARD = "README.md"  # of a recogniser, as stage report writes it
+
 _KINDS = ("generator", "recogniser")
 
 
@@ -45,7 +47,10 @@ def run(config: ConfigDict, workdir: epath.Path) -> dict[str, Any]:
     if kind == "generator":
         return generator.convert(source, output, config)
     if output.suffix in export.SUFFIXES:
-        return to_file(_open(source, config), output)
+        made = to_file(_open(source, config), output)
+        if source.is_dir() and (card := source / CARD).exists():
+            files.write_text(output.with_name(f"{output.stem}.{CARD}"), card.read_text())
+        return made
     if source.is_dir():
         known = ", ".join(export.SUFFIXES)
         raise UserError(f"{source} is a folder of ours, which becomes a file: set --config.output=FILE in {known}")

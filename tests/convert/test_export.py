@@ -176,10 +176,12 @@ def test_the_stage_in_both_directions(tmp_path, residual):
     assert loaded.preprocessing == residual.preprocessing
     jax.tree.map(np.testing.assert_array_equal, loaded.variables, network.variables)
 
+    (folder / "README.md").write_text("its card")
     suffixes = [".stablehlo", ".pth"] + [".onnx"] * has("onnxruntime")
     for number, suffix in enumerate(suffixes):
         told = run(folder, tmp_path / f"{number}" / f"net{suffix}", tmp_path)
         assert told["difference"] < 1e-5
+        assert (tmp_path / f"{number}" / "net.README.md").read_text() == "its card"
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(UserError, match="there already"):
         run(folder, tmp_path / "0" / "net.pth", tmp_path)
