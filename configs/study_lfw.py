@@ -13,8 +13,10 @@ Needs: LFW's View 1 and the open MobileFaceNet in ../shared/data, or in another 
 Draws 60 pictures of each identity, trains the three strategies on the first 10, 20, 40 and 60 of them and on the
 authentic pictures, verifies all on View 1's test pairs, audits the pictures by the open network and by one that learned
 86 other people, the recognisers by the latter, and sets that the generator drew when it was younger. Expected:
-DIR/report, DIR/privacy and DIR/study, at 32 pixels, in four hours on two CPU cores; cut off, the same command goes on.
-docs/RESULTS.md has the figures.
+DIR/report, DIR/privacy and DIR/study, at 32 pixels, in about two hours on two CPU cores; cut off, the same command goes
+on. docs/RESULTS.md has the figures. A third of an hour is saved by keeping what is compiled for the next network:
+
+    export JAX_COMPILATION_CACHE_DIR=runs/compiled
 
     python -m sface_jax.main --config='configs/study_lfw.py:accelerator;FOLDER' --workdir=runs/study_lfw
 
@@ -31,7 +33,7 @@ from ml_collections import ConfigDict
 from configs import convert, gan, quickstart, study
 
 EACH = (10, 20, 40, 60)  # synthetic pictures of an identity
-AGES = (64, 128, 256, 400)  # of the generator: thousands of pictures it was shown
+AGES = (32, 64, 128, 256)  # of the generator: thousands of pictures it was shown
 AGES_LARGE = (128, 512, 1024, 2000)
 STEPS = 400  # of every recogniser
 TEACHER = "{workdir}/recognition/teacher"
