@@ -58,7 +58,7 @@ def estimate(figures: Sequence[Figure | None], ratio: bool = False) -> Estimate 
     """The mean over runs with its 95 % interval.
 
     Of two runs and more the interval is Student's, over runs: it holds what another seed changes, people, generator
-    and training alike. Of one it is that run's own, over people.
+    and training alike. Of one, or where all are equal, as rates of 0 are, it is the runs' own, over people.
 
     Args:
         figures: one a run; None where it did not measure this.
@@ -71,8 +71,9 @@ def estimate(figures: Sequence[Figure | None], ratio: bool = False) -> Estimate 
     if not known:
         return None
     values = [figure["value"] for figure in known]
-    if len(values) == 1:
-        return Estimate(values[0], known[0]["low"], known[0]["high"], tuple(values))
+    if len(set(values)) == 1:
+        lows, highs = ([figure[end] for figure in known if figure[end] is not None] for end in ("low", "high"))
+        return Estimate(values[0], min(lows, default=None), max(highs, default=None), tuple(values))
     return _student(values, ratio and min(values) > 0)
 
 

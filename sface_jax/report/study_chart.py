@@ -41,6 +41,7 @@ def lines(
         chance: the value by chance. A rate below a half is drawn logarithmically, with a line there.
     """
     log = chance is not None and chance < 0.5
+    floor = chance / 10 if log else -np.inf  # where a rate of 0 is drawn
     with mpl.rc_context(plots.STYLE):
         figure, (axes,) = plots._figure(3.3)
         places = sorted({x for _, points in series for x in points})
@@ -48,10 +49,10 @@ def lines(
             colour = _role(label, number)
             x = sorted(points)
             style = {"linestyle": plots.DASHES.get(colour, "-"), "marker": plots.MARKERS[colour], "markersize": 5}
-            axes.plot(x, [points[at].mean for at in x], color=plots.STAND_IN[colour], label=label, **style)
+            axes.plot(x, [max(points[at].mean, floor) for at in x], color=plots.STAND_IN[colour], label=label, **style)
             for at in x:
                 aside = at * 1.03 ** (number - (len(series) - 1) / 2)  # so that the intervals do not hide one another
-                _mark(axes, aside, points[at], plots.STAND_IN[colour])
+                _mark(axes, aside, points[at], plots.STAND_IN[colour], floor)
         for number, (label, made) in enumerate(levels):
             dash = "--" if number else "-"
             axes.axhline(made.mean, color=plots.STAND_IN["authentic"], linewidth=1.3, linestyle=dash, label=label)
@@ -92,12 +93,14 @@ def dots(
         return plots._svg(figure, name, alt)
 
 
-def _mark(axes: Axes, at: float, made: Estimate, colour: str) -> None:
+def _mark(axes: Axes, at: float, made: Estimate, colour: str, floor: float) -> None:
     """The interval of an estimate, and the runs behind it."""
     if made.low is not None:
-        axes.plot([at, at], [made.low, made.high], color=colour, linewidth=3, alpha=0.3)
+        ends = np.maximum([made.low, made.high], floor)
+        axes.plot([at, at], ends, color=colour, linewidth=3, alpha=0.3)
     if len(made.values) > 1:
-        axes.plot(np.full(len(made.values), at), made.values, color=colour, marker="_", linestyle="", alpha=0.7)
+        values = np.maximum(made.values, floor)
+        axes.plot(np.full(len(values), at), values, color=colour, marker="_", linestyle="", alpha=0.7)
 
 
 def _role(label: str, number: int) -> str:

@@ -41,6 +41,8 @@ def test_an_interval_over_runs_holds_the_mean_as_often_as_it_says():
 def test_a_single_run_has_its_own_interval_and_none_has_nothing():
     assert repeated.estimate([None, *figures(0.5)]) == repeated.Estimate(0.5, 0.4, 0.6, (0.5,))
     assert repeated.estimate([None, None]) is None
+    none = [{"value": 0.0, "low": 0.0, "high": high} for high in (0.01, 0.02)]
+    assert repeated.estimate(none, ratio=True) == repeated.Estimate(0.0, 0.0, 0.02, (0.0, 0.0))
 
 
 @settings(max_examples=50, deadline=None)
