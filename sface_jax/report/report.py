@@ -98,8 +98,8 @@ def _cards(findings: Findings, workdir: epath.Path) -> dict[str, str]:
     audits = {folder: files.read_json(workdir / folder / AUDIT) for folder in folders}
     made = {}
     for key, stage in findings.stages.items():
-        config = findings.configs[key]
         if stage["kind"] == "recognition" and stage["state"] == "finished":
+            config = findings.configs[key]
             name = config["name"]
             network = files.read_json(workdir / "recognition" / name / "network.json")
             verified = findings.verification.get(name, {})

@@ -20,7 +20,7 @@ VALUES = st.lists(st.floats(0.01, 1).map(lambda value: round(value, 3)), min_siz
 
 
 def figures(*values: float) -> list[dict[str, float]]:
-    return [{"value": value, "low": value - 0.1, "high": value + 0.1} for value in values]
+    return [{"value": value, "low": 0.8 * value, "high": 1.2 * value} for value in values]
 
 
 def against(more: list, less: list, ratio: bool = False) -> repeated.Contrast:
