@@ -143,7 +143,8 @@ def _building(
         if path not in (building, made.directory):
             path.rmtree()
     building.mkdir(parents=True, exist_ok=True)
-    for path in building.iterdir():  # shards are whole, temporary files are not
+    # Shards are whole, temporary files are not; an object store has no empty folders.
+    for path in building.iterdir() if building.exists() else ():
         if path.name.startswith("."):
             path.unlink()
     return building
@@ -152,7 +153,8 @@ def _building(
 def _scratch(target: epath.Path) -> list[epath.Path]:
     """What runs keep beside the dataset until it is whole."""
     prefixes = tuple(f".{target.name}.{kind}-" for kind in ("blocks", "building"))
-    return [path for path in target.parent.iterdir() if path.name.startswith(prefixes)]
+    beside = target.parent.iterdir() if target.parent.exists() else ()
+    return [path for path in beside if path.name.startswith(prefixes)]
 
 
 def _leave_out(

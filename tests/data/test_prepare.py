@@ -17,6 +17,7 @@ from sface_jax.core import files, pictures
 from sface_jax.core.errors import UserError
 from sface_jax.data import align, blocks, dataset, folders, landmarks, pairs, prepare, records, splits
 from sface_jax.data.blocks import Blocks, Conversion
+from tests.core import store
 
 ROOT = Path(__file__).parents[2]
 
@@ -56,6 +57,16 @@ def test_folders_become_the_same_dataset_every_time(tmp_path, face_folder, prepa
     manifests = [files.read_json(tmp_path / workdir / "authentic" / "manifest.json") for workdir in "ab"]
     assert manifests[0] == manifests[1] and not manifests[0]["procedural"]
     assert manifests[0]["counts"]["splits"]["heldout"] == {"identities": 2, "pictures": 12}
+
+
+def test_an_object_store_gets_the_same_dataset(tmp_path, face_folder, prepare_config):
+    config = prepare_config(source=str(face_folder(pictures_each=6)), heldout_identities=0.34, image_size=8)
+    with store.here() as bucket:
+        assert run(config, tmp_path) == run(config, epath.Path(bucket) / "run")
+        folders = tmp_path / "authentic", epath.Path(bucket) / "run" / "authentic"
+        assert files.read_json(folders[0] / "manifest.json") == files.read_json(folders[1] / "manifest.json")
+        assert {path.name for path in folders[1].iterdir()} == {path.name for path in folders[0].iterdir()}
+        assert {path.name for path in folders[1].parent.iterdir()} == {"authentic"}
 
 
 def contents(folder):
