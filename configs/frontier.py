@@ -25,8 +25,10 @@ A setting is what it changes in the usual recipe ("base"), of these:
 
     --config=configs/frontier.py:full    or  'configs/frontier.py:full;base;psi=0.7'
 
-The same at the size of the stages' own configs. Needs: DIR/authentic with held-out identities, DIR/gan, and in
-DIR/recognition `authentic` and `matcher`, for `exclude` also `second`, both trained on other people.
+The same at the size of the stages' own configs: each setting is a synthetic set, a training and an audit. Needs:
+DIR/authentic with held-out identities, DIR/gan, and in DIR/recognition `authentic`, and `matcher`, trained on other
+people. Where they are asked for by name, `kimg` needs those checkpoints (`keep_checkpoints` of configs/gan.py), and
+`exclude` a third network, `second`, trained on other people too.
 
 The variant `tiny` goes through all stages in some minutes; its figures mean nothing.
 """
@@ -76,6 +78,8 @@ def get_config(variant: str = "") -> ConfigDict:
     wanted = words or (["tiny"] if scale == "tiny" else [name for name in SWEEPS if name not in ("quick", "tiny")])
     points = dict.fromkeys(point for word in wanted for point in SWEEPS.get(word, (word,)))
     settings = {point: _setting(point) for point in points}
+    if scale == "full" and not words:  # these need what the stages' own configs do not leave
+        settings = {point: setting for point, setting in settings.items() if not {"kimg", "exclude"} & set(setting)}
     recipe = _full() if scale == "full" else quickstart.get_config(scale)
     config = ConfigDict()
     config.seed = 0  # of every stage

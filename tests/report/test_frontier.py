@@ -45,6 +45,8 @@ def test_every_stage_of_a_sweep_is_described_and_writes_to_a_place_of_its_own(va
     assert len(set(outputs)) == len(outputs) and len(set(names)) == len(names)
     assert set(found.verify.networks) <= set(names)
     assert [frontier.name_of(point) for point in found.frontier.points] == list(found.verify.networks)
+    if variant == "full":  # nothing that the stages' own configs do not leave
+        assert not any("kimg" in point or "exclude" in point for point in found.frontier.points)
     # a matcher that made an exclusion list never judges what is left
     for key in found.stages:
         if key.endswith("_privacy"):
