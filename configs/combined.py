@@ -5,7 +5,8 @@
 Needs: DIR/synthetic, written by configs/synthesize.py (SFace-60: 10,572 identities, 634,320 pictures), and a teacher
 trained on authentic faces in DIR/recognition/authentic; or others in `--config.dataset` and `--config.teacher`.
 Expected: DIR/recognition/combined; verified with configs/verify.py, the paper's recipe gives 99.13 % on LFW, where
-labels alone (configs/classification.py) give 91.87 %. iResNet-50 for 64 epochs of 1,239 steps: about a day on 8 GPUs.
+labels alone (configs/classification.py) give 91.87 %. iResNet-50 for 64 epochs of 1,239 steps: docs/GUIDE.md tells
+what that takes.
 
     python -m sface_jax.main --config=configs/combined.py:sface10 --workdir=DIR
 

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), ROOT / "launch/README.md"]
 CONFIGS = sorted(ROOT.glob("configs/*.py"))
 # what a reader puts in place of these, where a number is wanted
-STANDS_FOR = {"SEED": "0", "$seed": "0", "$n": "10"}
+STANDS_FOR = {"SEED": "0", "$seed": "0", "$n": "10", "$packs": "'lfw.bin', 'cfp_fp.bin'", "$B": "faces"}
 
 
 def commands(text: str) -> list[str]:
