@@ -43,7 +43,8 @@ class Contrast:
             its interval.
         detectable: the true difference, or ratio above 1, that so many runs, spread as these are, would tell from none
             four times in five; None with fewer than two runs.
-        answer: "more", "less" or "not told apart".
+        answer: "more", "less" or "not told apart"; of a single run the former hold "for these networks", and not for
+            others trained alike; "one run" where that has no folds.
     """
 
     question: str
@@ -118,6 +119,8 @@ def contrast(
     difference = _student(values, ratio)
     detectable = _noncentral(freedom) * float(stats.sem(np.log(values) if ratio else values))
     answer = "more" if difference.low > none else "less" if difference.high < none else "not told apart"
+    if len(whole) == 1 and answer != "not told apart":
+        answer += " for these networks"
     return Contrast(question, measure, ratio, difference, float(np.exp(detectable)) if ratio else detectable, answer)
 
 

@@ -213,8 +213,8 @@ def draw(asked: Mapping[str, Any], found: Mapping[str, Any]) -> Chart:
         columns = tuple(dict.fromkeys(x for _, line in asked["lines"] for x, _ in line))
         lines = [(kind, {x: at(name) for x, name in line}) for kind, line in asked["lines"]]
         levels = [(level, at(name)) for level, name in asked.get("levels", ())]
-        rows = [(kind, [line.get(x) for x in columns]) for kind, line in lines]
-        rows += [(level, [made] + [None] * (len(columns) - 1)) for level, made in levels]
+        rows = [(kind, [line.get(x) for x in columns] + [None] * bool(levels)) for kind, line in lines]
+        rows += [(level, [None] * len(columns) + [made]) for level, made in levels]
         look = {"xlabel": asked["x"], "ylabel": label, "shown": shown, "chance": chance}
         known = [(kind, {x: made for x, made in line.items() if made}) for kind, line in lines]
         known_levels = [(level, made) for level, made in levels if made]
@@ -224,7 +224,7 @@ def draw(asked: Mapping[str, Any], found: Mapping[str, Any]) -> Chart:
     return Chart(
         *about,
         measure,
-        [str(column) for column in columns],
+        [*map(str, columns), *(["any"] if asked.get("levels") else [])],
         [(row, made) for row, made in rows if any(made)],
         [answer for answer in answers if answer],
         missing,

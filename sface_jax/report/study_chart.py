@@ -14,6 +14,7 @@ from sface_jax.report import plots
 from sface_jax.report.repeated import Estimate
 
 ROLES = ("synthetic", "distillation", "combined", "authentic")
+LEVELS = ("-", "--", ":", "-.")
 KINDS = {"classification": "synthetic"} | {kind: kind for kind in ("authentic", "distillation", "combined")}
 
 
@@ -54,8 +55,8 @@ def lines(
                 aside = at * 1.03 ** (number - (len(series) - 1) / 2)  # so that the intervals do not hide one another
                 _mark(axes, aside, points[at], plots.STAND_IN[colour], floor)
         for number, (label, made) in enumerate(levels):
-            dash = "--" if number else "-"
-            axes.axhline(made.mean, color=plots.STAND_IN["authentic"], linewidth=1.3, linestyle=dash, label=label)
+            colour = plots.STAND_IN[KINDS.get(label.rpartition(" ")[2], "authentic")]
+            axes.axhline(made.mean, color=colour, linewidth=1.3, linestyle=LEVELS[number % len(LEVELS)], label=label)
         if log:
             axes.axhline(chance, color=plots.STAND_IN["other"], linewidth=1.2, linestyle=":", label="chance")
             axes.set_yscale("log")

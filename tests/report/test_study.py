@@ -89,7 +89,7 @@ def test_runs_without_both_groups_are_left_out_and_one_run_is_judged_by_folds():
     folds = [{"value": 0.5, "per_fold": [0.4, 0.5, 0.6]}], [{"value": 0.2, "per_fold": [0.1, 0.2, 0.2]}]
     made = against(*folds)
     np.testing.assert_allclose(made.difference.values, [0.3, 0.3, 0.4])
-    assert made.answer == "more"
+    assert made.answer == "more for these networks"
     assert repeated.contrast("q", ["a"], ["c"], "m", {"m": {"a": figures(1)}}) is None
 
 
