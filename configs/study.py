@@ -249,12 +249,19 @@ def _ages() -> list[dict[str, object]]:
         ),
         "label_rank1": (
             "How often is the identity behind a synthetic picture named?",
-            "The authentic identity of 1,000 that the matcher finds most alike to a synthetic picture is its label's.",
+            "The authentic identity of 1,000 that the matcher finds most alike to a synthetic picture is its label's: "
+            "by chance 0.1 %.",
+        ),
+        "membership": (
+            "Can it be told whom the generator learned?",
+            "1,000 identities that it learned against 200 that it did not, by how alike the synthetic pictures are to "
+            "theirs; of 1,000 labels 250 were drawn.",
         ),
         "accuracy": ("What does a longer training of the generator bring?", f"Classification; {SETTING}."),
     }
     charts = []
     for measure, (title, caption) in told.items():
+        line = {"accuracy": "classification", "membership": "members against others"}.get(measure, "same label")
         last = USUAL if measure == "accuracy" else "audits/synthetic"
         names = [*(f"age_{age}" if measure == "accuracy" else f"audits/age_{age}" for age in AGES[:-1]), last]
         charts.append(
@@ -264,9 +271,7 @@ def _ages() -> list[dict[str, object]]:
                 "caption": caption,
                 "measure": measure,
                 "x": "thousand pictures that the generator was shown",
-                "lines": [
-                    ("classification" if measure == "accuracy" else "same label", list(zip(AGES, names, strict=True)))
-                ],
+                "lines": [(line, list(zip(AGES, names, strict=True)))],
                 "questions": [
                     (f"{AGES[-1]} against {AGES[0]} thousand", [names[-1]], [names[0]]),
                     (f"{AGES[-1]} against {AGES[-2]} thousand", [names[-1]], [names[-2]]),

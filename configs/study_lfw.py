@@ -191,17 +191,17 @@ def _scores() -> dict[str, object]:
 def _ages(ages: tuple[int, ...]) -> list[dict[str, object]]:
     names = [*(f"audits/age_{age}" for age in ages[:-1]), "privacy"]
     titles = {
-        "match_rate": "What does a longer training of the generator give away?",
-        "label_rank1": "How often is the person behind a synthetic picture named?",
+        "match_rate": ("What does a longer training of the generator give away?", ""),
+        "label_rank1": ("How often is the person behind a synthetic picture named?", " By chance 1 in 280, 0.36 %."),
     }
     return [
         {
             "name": f"lfw_{measure}",
             "title": title,
-            "caption": "By the open MobileFaceNet, on 10 pictures of each identity; the last point on all 60.",
+            "caption": f"By the open MobileFaceNet, on 10 pictures of each identity; the last point on all 60.{more}",
             "measure": measure,
             "x": "thousand pictures that the generator was shown",
             "lines": [("same label", list(zip(ages, names, strict=True)))],
         }
-        for measure, title in titles.items()
+        for measure, (title, more) in titles.items()
     ]

@@ -58,11 +58,12 @@ class Contrast:
 def estimate(figures: Sequence[Figure | None], ratio: bool = False) -> Estimate | None:
     """The mean over runs with its 95 % interval.
 
-    Of two runs and more the interval is Student's, over runs: it holds what another seed changes, people, generator
-    and training alike. Of one, or where all are equal, as rates of 0 are, it is the runs' own, over people.
+    Of two runs and more the interval is Student's, over runs, as far as it lies between 0 and 1: it holds what another
+    seed changes, people, generator and training alike. Of one, or where all are equal, as rates of 0 are, it is the
+    runs' own, over people.
 
     Args:
-        figures: one a run; None where it did not measure this.
+        figures: shares, one a run; None where it did not measure this.
         ratio: take the geometric mean of positive values, and the interval of the logarithms.
 
     Returns:
@@ -75,7 +76,8 @@ def estimate(figures: Sequence[Figure | None], ratio: bool = False) -> Estimate 
     if len(set(values)) == 1:
         lows, highs = ([figure[end] for figure in known if figure[end] is not None] for end in ("low", "high"))
         return Estimate(values[0], min(lows, default=None), max(highs, default=None), tuple(values))
-    return _student(values, ratio and min(values) > 0)
+    made = _student(values, ratio and min(values) > 0)
+    return dataclasses.replace(made, low=max(made.low, 0.0), high=min(made.high, 1.0))
 
 
 def _student(values: Sequence[float], ratio: bool) -> Estimate:

@@ -205,7 +205,7 @@ def draw(asked: Mapping[str, Any], found: Mapping[str, Any]) -> Chart:
         return made
 
     if bars := asked.get("bars"):
-        columns = (label,)
+        heads = [label]
         rows = [(bar, [at(name)]) for bar, name in bars]
         known = [(bar, made) for bar, (made,) in rows if made]
         drawing = study_chart.dots(about[0], known, about[1], xlabel=label, shown=shown) if known else Markup("")
@@ -215,6 +215,7 @@ def draw(asked: Mapping[str, Any], found: Mapping[str, Any]) -> Chart:
         levels = [(level, at(name)) for level, name in asked.get("levels", ())]
         rows = [(kind, [line.get(x) for x in columns] + [None] * bool(levels)) for kind, line in lines]
         rows += [(level, [None] * len(columns) + [made]) for level, made in levels]
+        heads = [f"{column:,}" for column in columns] + ["any"] * bool(levels)
         look = {"xlabel": asked["x"], "ylabel": label, "shown": shown, "chance": chance}
         known = [(kind, {x: made for x, made in line.items() if made}) for kind, line in lines]
         known_levels = [(level, made) for level, made in levels if made]
@@ -224,7 +225,7 @@ def draw(asked: Mapping[str, Any], found: Mapping[str, Any]) -> Chart:
     return Chart(
         *about,
         measure,
-        [*map(str, columns), *(["any"] if asked.get("levels") else [])],
+        heads,
         [(row, made) for row, made in rows if any(made)],
         [answer for answer in answers if answer],
         missing,

@@ -14,6 +14,7 @@ from sface_jax.report import plots
 from sface_jax.report.repeated import Estimate
 
 ROLES = ("synthetic", "distillation", "combined", "authentic")
+NEAR = 0.15
 LEVELS = ("-", "--", ":", "-.")
 KINDS = {"classification": "synthetic"} | {kind: kind for kind in ("authentic", "distillation", "combined")}
 
@@ -39,7 +40,7 @@ def lines(
         xlabel: what the setting is.
         ylabel: what is measured.
         shown: writes a value.
-        chance: the value by chance. A rate below a half is drawn logarithmically, with a line there.
+        chance: the value by chance, a line where values come near. A rate below a half is drawn logarithmically.
     """
     log = chance is not None and chance < 0.5
     floor = chance / 10 if log else -np.inf  # where a rate of 0 is drawn
@@ -57,8 +58,9 @@ def lines(
         for number, (label, made) in enumerate(levels):
             colour = plots.STAND_IN[KINDS.get(label.rpartition(" ")[2], "authentic")]
             axes.axhline(made.mean, color=colour, linewidth=1.3, linestyle=LEVELS[number % len(LEVELS)], label=label)
-        if log:
+        if log or chance and min(points[at].mean for _, points in series for at in points) < chance + NEAR:
             axes.axhline(chance, color=plots.STAND_IN["other"], linewidth=1.2, linestyle=":", label="chance")
+        if log:
             axes.set_yscale("log")
             axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axes.yaxis.set_minor_formatter(NullFormatter())

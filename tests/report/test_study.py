@@ -140,6 +140,7 @@ def write_run(folder: epath.Path, seed: int) -> None:
     for name in {name for chart in asked.charts for name in study._names(chart) if name.startswith("audits/")}:
         rate = {"rate": float(rng.uniform(0.01, 0.05)), "interval": [0.01, 0.05]}
         audit = {"match_rates": {"authentic_synthetic": {"1e-3": rate}}, "linkage": {"single": {"rank1": rate}}}
+        audit["membership"] = {"identity": {"auc": 0.5 + rate["rate"], "interval": None}}
         files.write_json(folder / name / "audit.json", audit)
 
 
