@@ -2,8 +2,11 @@
 
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from absl import flags
 from ml_collections import config_flags
@@ -57,3 +60,25 @@ def test_the_files_that_a_page_links_to_are_there(page):
     for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text()):
         if not target.startswith(("http:", "https:")):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+@pytest.mark.parametrize("config", ["study"])
+def test_figures_and_tables_of_the_study_come_from_their_command(config, tmp_path):
+    (line,) = [line for line in commands((ROOT / f"configs/{config}.py").read_text()) if "config.results" in line]
+    command = [sys.executable, "-m", "sface_jax.main", *shlex.split(line.replace("DIR", str(tmp_path)))]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=300)
+    made, told = tmp_path / "study", (ROOT / "docs/RESULTS.md").read_text()
+    for part in (made / "study.md").read_text().strip().split("\n\n"):
+        assert part in told, f"{line} gives a table that RESULTS.md has not: {part}"
+    assert list(made.glob("*.svg"))
+    for figure in made.glob("*.svg"):
+        (texts, curves), (texts_kept, curves_kept) = drawn(figure), drawn(ROOT / "docs/study" / figure.name)
+        assert texts == texts_kept
+        np.testing.assert_allclose(curves, curves_kept, atol=0.1)
+
+
+def drawn(figure: Path) -> tuple[list[str], list[float]]:
+    """What is written in an SVG, and where its curves run."""
+    content = figure.read_text()
+    paths = " ".join(re.findall(r'<path d="([^"]*)"', content))
+    return re.findall(r"<text[^>]*>([^<]*)<", content), [float(number) for number in re.findall(r"[-\d.]+", paths)]
