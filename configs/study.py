@@ -36,6 +36,7 @@ CLASSES, PICTURES, STEPS = 250, 20, 300
 EACH = (10, 20, 40, 60)  # synthetic pictures of an identity
 IDENTITIES = (125, 250, 500, 1000)
 AGES = (32, 64, 128, 192, 320)  # of the generator: thousands of pictures it was shown
+FREE = "free"
 SAMPLING = {
     "psi 0.7": {"psi": 0.7},
     "1,000 shared latents": {"strategy": "shared_seeds"},
@@ -55,6 +56,7 @@ AUGMENTATIONS = {
 
 
 USUAL = f"classification_{PICTURES}"
+RELEASED = tuple(f"{strategy}_{PICTURES}" for strategy in STRATEGIES)
 SETTING = f"{CLASSES:,} identities, {PICTURES} pictures of each, and {STEPS} steps for every network"
 
 
@@ -65,7 +67,8 @@ def get_config(variant: str = "") -> ConfigDict:
     if variant not in ("", "tiny"):
         raise ValueError(f'configs/study.py has no variant "{variant}": there are "figures" and "tiny"')
     recipe = quickstart.get_config()
-    made = {**_shared(recipe), **_sets(recipe), **_networks(recipe)}
+    made = {**_shared(recipe), **_sets(recipe), **_networks(recipe), "networks_audit": _audit(recipe, "synthetic")}
+    made["networks_audit"].update({"output": "{workdir}/audits/networks", "released": RELEASED, "planted": 0})
     made["verify"] = recipe.verify
     made["verify"].networks = tuple(stage.name for stage in made.values() if stage.stage == "recognition")
     if variant == "tiny":
@@ -105,11 +108,16 @@ def _sets(recipe: ConfigDict) -> dict[str, ConfigDict]:
         drawn.update(
             {"checkpoint": "latest", "classes": CLASSES, "per_class": PICTURES, "output": _folder(name), **keys}
         )
-    for name in ("synthetic", *others):
-        audit = made[f"{name}_audit"] = recipe.privacy.copy_and_resolve_references()
-        audit.update({"synthetic": _folder(name), "output": f"{{workdir}}/audits/{name}", "again": "changed"})
-        audit.update({"max_pictures": 6000, "exclude_rate": 0.0, "generator": "", "released": ()})
+    for name in ("synthetic", *others, "identities"):
+        made[f"{name}_audit"] = _audit(recipe, name)
     return made
+
+
+def _audit(recipe: ConfigDict, name: str) -> ConfigDict:
+    audit = recipe.privacy.copy_and_resolve_references()
+    audit.update({"synthetic": _folder(name), "output": f"{{workdir}}/audits/{name}", "again": "changed"})
+    audit.update({"max_pictures": 6000, "exclude_rate": 0.0, "generator": "", "released": ()})
+    return audit
 
 
 def _networks(recipe: ConfigDict) -> dict[str, ConfigDict]:
@@ -130,6 +138,7 @@ def _networks(recipe: ConfigDict) -> dict[str, ConfigDict]:
             add(f"identities_{count}", data="identities", classes=count)
     for age in AGES[:-1]:
         add(f"age_{age}", data=f"age_{age}")
+        add(f"distillation_age_{age}", "distillation", data=f"age_{age}")
     for label in SAMPLING:
         add(_name("sampling", label), data=_name("sampling", label))
     for label, head in HEADS.items():
@@ -152,7 +161,7 @@ def _cut(made: dict[str, ConfigDict]) -> dict[str, ConfigDict]:
     """A pipeline through every kind of stage, with everything cut down."""
     small = quickstart.get_config("tiny")
     kept = ("prepare", "authentic", "gan", "matcher", "synthetic_set", "age_32_set", "synthetic_audit", "age_32_audit")
-    kept += ("classification_10", USUAL, "combined_20", "age_32", "verify")
+    kept += ("classification_10", *RELEASED, "age_32", "networks_audit", "verify")
     cut = {key: made[key] for key in kept}
     for key, stage in cut.items():
         if stage.stage in ("prepare", "gan"):
@@ -183,7 +192,10 @@ def _figures() -> ConfigDict:
     #   or bars    (label, network)
     #   questions  (in words, networks, networks): have the first more of the measure than the second?
     # For measures other than accuracy an audit's folder stands in the network's place.
-    config.charts = (_pictures(), _identities(), *_ages(), *_sampling(), _margins(), _augmentation())
+    config.charts = (
+        *(_pictures(), _identities(), *_ages(), _released()),
+        *(*_sampling(), _margins(), _augmentation()),
+    )
     return config
 
 
@@ -197,11 +209,12 @@ def _pictures() -> dict[str, object]:
         "name": "pictures",
         "title": "Do more pictures of each identity help?",
         "caption": f"{CLASSES:,} synthetic identities, {STEPS} steps for every network, however many pictures. "
-        f"“Authentic” learned from {PICTURES} authentic pictures of the same identities in as many steps.",
+        f"“Authentic” learned {PICTURES} authentic pictures of the same identities in as many steps; the teacher all "
+        f"authentic pictures of {IDENTITIES[-1]:,} identities, in {3 * STEPS}.",
         "measure": "accuracy",
         "x": "synthetic pictures of each identity",
         "lines": [(kind, list(zip(EACH, each(kind), strict=True))) for kind in STRATEGIES],
-        "levels": [("teacher", "authentic"), ("authentic", f"authentic_{CLASSES}")],
+        "levels": [("teacher", "authentic"), ("authentic", f"authentic_{CLASSES}"), ("comparing pixels", "pixels")],
         "questions": [
             (f"{more} against {less}", each(more), each(less))
             for more, less in (
@@ -241,29 +254,48 @@ def _identities() -> dict[str, object]:
 
 
 def _ages() -> list[dict[str, object]]:
+    audits = [*(f"audits/age_{age}" for age in AGES[:-1]), "audits/synthetic"]
+    students = [*(f"distillation_age_{age}" for age in AGES[:-1]), f"distillation_{PICTURES}"]
+    every = [f"{audit}#all" for audit in audits]
+    others = [f"{audit}#different" for audit in audits]
+    lines = {
+        "match_rate": {"same label": audits, "different labels": others},
+        "label_rank1": {"by one picture": audits, "by all of a label": every},
+        "membership": {"members against others": audits},
+        "accuracy": {"classification": [*(f"age_{age}" for age in AGES[:-1]), USUAL], "distillation": students},
+    }
+    levels = {
+        "match_rate": [("two authentic pictures of an identity", "audits/synthetic#authentic")],
+        "membership": [("pictures of all 1,000 identities", "audits/identities")],
+        "accuracy": [("comparing pixels", "pixels")],
+    }
     told = {
         "match_rate": (
             "What does a longer training of the generator give away?",
-            "Pairs of an authentic and a synthetic picture of one label that match at a threshold which one in 1,000 "
-            "pairs of authentic strangers reaches, by a matcher that was trained on other people.",
+            "Pairs of an authentic and a synthetic picture that match at a threshold which one in 1,000 pairs of "
+            "different authentic identities reaches, by a matcher that was trained on others. 0 is drawn at 0.01 %.",
         ),
         "label_rank1": (
             "How often is the identity behind a synthetic picture named?",
-            "The authentic identity of 1,000 that the matcher finds most alike to a synthetic picture is its label's: "
-            "by chance 0.1 %.",
+            f"Of {IDENTITIES[-1]:,} authentic identities the matcher finds the label's most alike to a synthetic "
+            "picture, or to the mean of all pictures of a label: by chance 0.1 %.",
         ),
         "membership": (
             "Can it be told whom the generator learned?",
-            "1,000 identities that it learned against 200 that it did not, by how alike the synthetic pictures are to "
-            "theirs; of 1,000 labels 250 were drawn.",
+            f"{IDENTITIES[-1]:,} identities that it learned against 200 that it did not, by how alike the synthetic "
+            f"pictures are to theirs. The curve's sets hold {CLASSES} of the labels: were the others like strangers, "
+            "0.625 would be the most.",
         ),
-        "accuracy": ("What does a longer training of the generator bring?", f"Classification; {SETTING}."),
+        "accuracy": ("What does a longer training of the generator bring?", f"{SETTING}."),
     }
     charts = []
     for measure, (title, caption) in told.items():
-        line = {"accuracy": "classification", "membership": "members against others"}.get(measure, "same label")
-        last = USUAL if measure == "accuracy" else "audits/synthetic"
-        names = [*(f"age_{age}" if measure == "accuracy" else f"audits/age_{age}" for age in AGES[:-1]), last]
+        questions = [
+            (f"{line}: {more} against {less} thousand", [names[AGES.index(more)]], [names[AGES.index(less)]])
+            for line, names in lines[measure].items()
+            for more, less in ((AGES[-1], AGES[0]), (AGES[-1], AGES[2]), (AGES[2], AGES[1]))
+            if names is not others
+        ]
         charts.append(
             {
                 "name": f"age_{measure}",
@@ -271,14 +303,22 @@ def _ages() -> list[dict[str, object]]:
                 "caption": caption,
                 "measure": measure,
                 "x": "thousand pictures that the generator was shown",
-                "lines": [(line, list(zip(AGES, names, strict=True)))],
-                "questions": [
-                    (f"{AGES[-1]} against {AGES[0]} thousand", [names[-1]], [names[0]]),
-                    (f"{AGES[-1]} against {AGES[-2]} thousand", [names[-1]], [names[-2]]),
-                ],
+                "lines": [(line, list(zip(AGES, names, strict=True))) for line, names in lines[measure].items()],
+                "levels": levels.get(measure, []),
+                "questions": questions,
             }
         )
     return charts
+
+
+def _released() -> dict[str, object]:
+    title = "What do the recognisers give away?"
+    caption = (
+        f"{IDENTITIES[-1]:,} identities that the generator and the teacher learned against 200 that they did not, by "
+        "how the recogniser embeds authentic pictures of them."
+    )
+    networks = {"classification": RELEASED[0], "distillation": RELEASED[1], "combined": RELEASED[2]}
+    return _bars("released", title, caption, "released", {k: f"audits/networks#{v}" for k, v in networks.items()})
 
 
 def _sampling() -> list[dict[str, object]]:
@@ -286,9 +326,10 @@ def _sampling() -> list[dict[str, object]]:
         _bars(
             "sampling",
             "Which sampling strategy teaches most?",
-            f"Classification; {SETTING}.",
+            f"Classification; {SETTING}. The paper's text has latents drawn freely, its released script 1,000 that all "
+            "classes share; “identity-driven” is this project's reading of SFace2.",
             "accuracy",
-            {"the paper's": USUAL, **{label: _name("sampling", label) for label in SAMPLING}},
+            {FREE: USUAL, **{label: _name("sampling", label) for label in SAMPLING}},
         ),
         _bars(
             "sampling_leakage",
@@ -296,7 +337,7 @@ def _sampling() -> list[dict[str, object]]:
             "The same sets: same-label pairs that match at a threshold which one in 1,000 pairs of strangers reaches.",
             "match_rate",
             {
-                "the paper's": "audits/synthetic",
+                FREE: "audits/synthetic",
                 **{label: f"audits/{_name('sampling', label)}" for label in SAMPLING},
             },
         ),

@@ -28,14 +28,23 @@ class Measure(NamedTuple):
 
 MEASURES = {
     "accuracy": Measure("verification accuracy", words.percent, 0.5),
-    "match_rate": Measure("same-label match rate at FMR 0.1 %", words.percent, 1e-3, ratio=True),
+    "match_rate": Measure("match rate at FMR 0.1 %", words.percent, 1e-3, ratio=True),
     "label_rank1": Measure("labels recovered at rank 1", words.percent, ratio=True),
     "membership": Measure("membership AUC of identities", words.decimal, 0.5),
+    "released": Measure("membership AUC of identities, by a recogniser", words.decimal, 0.5),
 }
-AUDITS = {  # where an audit keeps a measure, and the name of its value there
-    "match_rate": (("match_rates", leakage.CROSS, "1e-3"), "rate"),
-    "label_rank1": (("linkage", "single", "rank1"), "rate"),
-    "membership": (("membership", "identity"), "auc"),
+AUDITS = {  # where an audit keeps a measure: of the whole, or of what follows "#" in the name of the audit
+    "match_rate": {
+        "": ("match_rates", leakage.CROSS, "1e-3", "rate"),
+        "different": ("match_rates", f"{leakage.CROSS}_different", "1e-3", "rate"),
+        "authentic": ("match_rates", "authentic_authentic", "1e-3", "rate"),
+    },
+    "label_rank1": {
+        "": ("linkage", "single", "rank1", "rate"),
+        "all": ("linkage", "pooled", "all", "mean", "rank1", "rate"),
+    },
+    "membership": {"": ("membership", "identity", "auc")},
+    "released": {},  # a network's
 }
 
 
@@ -128,7 +137,8 @@ def gather(config: ConfigDict) -> dict[str, Any]:
     }
     for measure, names in wanted.items():
         measured[measure] = {
-            name: [_audited(_json(folder / name / "audit.json"), measure) for folder in runs] for name in sorted(names)
+            name: [_audited(_json(folder / name.partition("#")[0] / "audit.json"), measure, name) for folder in runs]
+            for name in sorted(names)
         }
     shown = [chart["scores"] for chart in config.charts if "scores" in chart]
     scores = {name: _scores(_json(runs[0] / name / "audit.json")) for name in shown if runs}
@@ -172,8 +182,9 @@ def _accuracy(verified: Mapping[str, Any], benchmark: str) -> Figure | None:
     return {**figure, "per_fold": folds} if figure and folds else figure
 
 
-def _audited(audit: Mapping[str, Any], measure: str) -> Figure | None:
-    path, value = AUDITS[measure]
+def _audited(audit: Mapping[str, Any], measure: str, name: str) -> Figure | None:
+    part = name.partition("#")[2]
+    *path, value = AUDITS[measure].get(part) or ("released", "networks", part, "auc")
     found = audit
     for key in path:
         found = found.get(key) or {}

@@ -16,7 +16,9 @@ from sface_jax.report.repeated import Estimate
 ROLES = ("synthetic", "distillation", "combined", "authentic")
 NEAR = 0.15
 LEVELS = ("-", "--", ":", "-.")
-KINDS = {"classification": "synthetic"} | {kind: kind for kind in ("authentic", "distillation", "combined")}
+KINDS = {"classification": "synthetic", "different": "other", "pixels": "other"} | {
+    kind: kind for kind in ("authentic", "distillation", "combined")
+}
 
 
 def lines(
@@ -59,7 +61,13 @@ def lines(
             colour = plots.STAND_IN[KINDS.get(label.rpartition(" ")[2], "authentic")]
             axes.axhline(made.mean, color=colour, linewidth=1.3, linestyle=LEVELS[number % len(LEVELS)], label=label)
         if log or chance and min(points[at].mean for _, points in series for at in points) < chance + NEAR:
-            axes.axhline(chance, color=plots.STAND_IN["other"], linewidth=1.2, linestyle=":", label="chance")
+            axes.axhline(
+                chance,
+                color=plots.STAND_IN["other"],
+                linewidth=1.2,
+                linestyle=":",
+                label="FMR of authentic pairs" if log else "chance",
+            )
         if log:
             axes.set_yscale("log")
             axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))

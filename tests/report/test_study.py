@@ -105,7 +105,8 @@ def test_figures_ask_for_what_the_pipeline_makes(name):
     pipeline, asked = PIPELINES[name]
     stages = [pipeline[key] for key in pipeline.stages]
     assert all(stage.stage in STAGES for stage in stages)
-    audits = [stage.output.removeprefix("{workdir}/") for stage in stages if stage.stage == "privacy"]
+    audited = [stage for stage in stages if stage.stage == "privacy"]
+    audits = [stage.output.removeprefix("{workdir}/") for stage in audited]
     sets = [stage.output for stage in stages if stage.stage == "synthesize"]
     networks = [stage.name for stage in stages if stage.stage == "recognition"]
     for outputs in (audits, sets, networks):
@@ -115,7 +116,12 @@ def test_figures_ask_for_what_the_pipeline_makes(name):
         if "scores" in chart:
             assert chart["scores"] in audits
         else:
-            assert study._names(chart) <= set(pipeline.verify.networks if chart["measure"] == "accuracy" else audits)
+            parts = {
+                f"{stage.output.removeprefix('{workdir}/')}#{name}" for stage in audited for name in stage.released
+            }
+            named = {name if name in parts else name.partition("#")[0] for name in study._names(chart)}
+            verified = {*pipeline.verify.networks, *pipeline.verify.baselines}
+            assert named <= {"accuracy": verified, "released": parts}.get(chart["measure"], set(audits))
     for stage in stages:  # each stage finds what it reads, made before it
         made = {"{workdir}/authentic", *sets}
         assert stage.get("dataset", "{workdir}/authentic") in made
@@ -129,7 +135,7 @@ def write_run(folder: epath.Path, seed: int) -> None:
     pipeline, asked = PIPELINES["study"]
     files.write_json(folder / "stages.json", {"gan": {"state": "finished", "wall_seconds": 90.0}})
     files.write_json(folder / "config.json", {"gan": {"stage": "gan", "seed": seed}})
-    for name in pipeline.verify.networks:
+    for name in (*pipeline.verify.networks, *pipeline.verify.baselines):
         value = float(rng.uniform(0.8, 0.9))
         result = {
             "accuracy": value,
@@ -137,10 +143,14 @@ def write_run(folder: epath.Path, seed: int) -> None:
             "per_fold": [value] * 10,
         }
         files.write_json(folder / "verification" / f"{name}.json", {"benchmarks": {"heldout": result}})
-    for name in {name for chart in asked.charts for name in study._names(chart) if name.startswith("audits/")}:
+    named = {name for chart in asked.charts for name in study._names(chart) if name.startswith("audits/")}
+    for name in {name.partition("#")[0] for name in named}:
         rate = {"rate": float(rng.uniform(0.01, 0.05)), "interval": [0.01, 0.05]}
-        audit = {"match_rates": {"authentic_synthetic": {"1e-3": rate}}, "linkage": {"single": {"rank1": rate}}}
+        relations = ("authentic_synthetic", "authentic_synthetic_different", "authentic_authentic")
+        audit = {"match_rates": {relation: {"1e-3": rate} for relation in relations}}
+        audit["linkage"] = {"single": {"rank1": rate}, "pooled": {"all": {"mean": {"rank1": rate}}}}
         audit["membership"] = {"identity": {"auc": 0.5 + rate["rate"], "interval": None}}
+        audit["released"] = {"networks": {network: audit["membership"]["identity"] for network in config.RELEASED}}
         files.write_json(folder / name / "audit.json", audit)
 
 
