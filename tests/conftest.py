@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     folder = tempfile.mkdtemp(prefix="compiled-")
@@ -22,8 +23,14 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 OF_SEVERAL_PROCESSES = ("multi", "faults", "launch")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With `-n`, keeps the tests of a file together, and those that start several processes out of each other's way."""
-    for item in items:
-        folder = item.path.relative_to(Path(__file__).parent).parts[0]
-        item.add_marker(pytest.mark.xdist_group("processes" if folder in OF_SEVERAL_PROCESSES else str(item.path)))
+class Scheduling(LoadScopeScheduling):
+    """With `-n`, the tests of a file together; those that start several processes one after another."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "processes" if Path(file).parts[1] in OF_SEVERAL_PROCESSES else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Scheduling:
+    """Takes the place of `--dist`."""
+    return Scheduling(config, log)
