@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from sface_jax.core import files, mesh
 from sface_jax.core.errors import UserError
 from sface_jax.report import leakage, page, plots, study_chart, words
-from sface_jax.report.repeated import Contrast, Estimate, Figure, contrast, estimate
+from sface_jax.report.repeated import Contrast, Estimate, Figure, answered, contrast, estimate
 
 
 class Measure(NamedTuple):
@@ -188,7 +188,8 @@ def _audited(audit: Mapping[str, Any], measure: str, name: str) -> Figure | None
     found = audit
     for key in path:
         found = found.get(key) or {}
-    return _figure(found.get(value), found.get("interval"))
+    figure = _figure(found.get(value), found.get("interval"))
+    return {**figure, "hits": found["accepted"]} if figure and "accepted" in found else figure
 
 
 def _scores(audit: Mapping[str, Any]) -> dict[str, Any]:
@@ -238,7 +239,7 @@ def draw(asked: Mapping[str, Any], found: Mapping[str, Any]) -> Chart:
         measure,
         heads,
         [(row, made) for row, made in rows if any(made)],
-        [answer for answer in answers if answer],
+        answered([answer for answer in answers if answer]),
         missing,
         drawing,
     )

@@ -1,6 +1,7 @@
 """Figures over runs: what they say of made-up numbers, and that configs ask for what their pipelines make."""
 
 import xml.etree.ElementTree as ElementTree
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from etils import epath
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ml_collections import ConfigDict
+from scipy import stats
 
 from configs import study as config
 from configs import study_lfw
@@ -23,6 +25,10 @@ def figures(*values: float) -> list[dict[str, float]]:
     return [{"value": value, "low": 0.8 * value, "high": 1.2 * value} for value in values]
 
 
+def exact(*values: float) -> list[dict[str, Any]]:
+    return [{"value": value, "low": None, "high": None} for value in values]
+
+
 def against(more: list, less: list, ratio: bool = False) -> repeated.Contrast:
     found = repeated.contrast("q", ["a"], ["b"], "m", {"m": {"a": more, "b": less}}, ratio)
     assert found is not None
@@ -33,7 +39,7 @@ def test_an_interval_over_runs_holds_the_mean_as_often_as_it_says():
     rng = np.random.default_rng(0)
     held = [
         made.low <= 0.7 <= made.high
-        for made in (repeated.estimate(figures(*rng.normal(0.7, 0.02, 3))) for _ in range(2000))
+        for made in (repeated.estimate(exact(*rng.normal(0.7, 0.02, 3))) for _ in range(2000))
     ]
     assert 0.935 < np.mean(held) < 0.965
 
@@ -41,8 +47,34 @@ def test_an_interval_over_runs_holds_the_mean_as_often_as_it_says():
 def test_a_single_run_has_its_own_interval_and_none_has_nothing():
     assert repeated.estimate([None, *figures(0.5)]) == repeated.Estimate(0.5, 0.4, 0.6, (0.5,))
     assert repeated.estimate([None, None]) is None
-    none = [{"value": 0.0, "low": 0.0, "high": high} for high in (0.01, 0.02)]
-    assert repeated.estimate(none, ratio=True) == repeated.Estimate(0.0, 0.0, 0.02, (0.0, 0.0))
+
+
+def test_runs_that_are_alike_by_luck_are_not_taken_for_certainty():
+    none = repeated.estimate([{"value": 0.0, "low": 0.0, "high": high} for high in (0.03, 0.04)], ratio=True)
+    assert (none.mean, none.low) == (0, 0) and none.high == pytest.approx(0.025)
+    alike = repeated.estimate(figures(0.5, 0.5, 0.5, 0.5))
+    assert (alike.low, alike.high) == (pytest.approx(0.45), pytest.approx(0.55))
+    folds = [{"value": 0.5, "per_fold": [0.3, 0.5, 0.7]}] * 2, [{"value": 0.4, "per_fold": [0.4, 0.4, 0.4]}] * 2
+    made = against(*folds)
+    assert made.difference.mean == pytest.approx(0.1) and made.answer == "not told apart"
+
+
+def test_rates_of_few_hits_are_not_held_by_ratio():
+    for hits, ratio in ((14, False), (15, True)):
+        rates = [{"value": 0.001, "low": 0.0, "high": 0.002, "hits": hits}] * 2
+        assert against([{**rate, "value": 0.1, "hits": 900} for rate in rates], rates, ratio=True).ratio == ratio
+
+
+def test_an_answer_that_does_not_stand_among_all_is_told_so():
+    clear, vague = (
+        against(figures(0.9, 0.91, 0.9), figures(0.1, 0.11, 0.12)),
+        against(figures(3, 4, 5), figures(1, 1, 1)),
+    )
+    assert vague.p_value == pytest.approx(stats.ttest_1samp([2, 3, 4], 0).pvalue) and 0.025 < vague.p_value < 0.05
+    assert [made.answer for made in repeated.answered([clear, vague])] == ["more", "more"]
+    open_ = against(figures(0.5, 0.6, 0.7), figures(0.6, 0.6, 0.6))
+    told = [made.answer for made in repeated.answered([clear, open_, vague])]
+    assert told == ["more", "not told apart", "perhaps more"]
 
 
 @settings(max_examples=50, deadline=None)
@@ -86,9 +118,10 @@ def test_runs_without_both_groups_are_left_out_and_one_run_is_judged_by_folds():
     made = against([*figures(0.9, 0.8), None], figures(0.7, 0.7, 0.1))
     np.testing.assert_allclose(made.difference.values, [0.2, 0.1])
     assert against(figures(0.9), figures(0.7)).answer == "one run"
-    folds = [{"value": 0.5, "per_fold": [0.4, 0.5, 0.6]}], [{"value": 0.2, "per_fold": [0.1, 0.2, 0.2]}]
+    folds = [{"value": 0.5, "per_fold": [0.4, 0.5, 0.6]}], [{"value": 0.2, "per_fold": [0.1, 0.3, 0.2]}]
     made = against(*folds)
-    np.testing.assert_allclose(made.difference.values, [0.3, 0.3, 0.4])
+    expected = stats.ttest_1samp([0.3, 0.2, 0.4], 0).confidence_interval()
+    assert (made.difference.low, made.difference.high) == pytest.approx(tuple(expected))
     assert made.answer == "more for these networks"
     assert repeated.contrast("q", ["a"], ["c"], "m", {"m": {"a": figures(1)}}) is None
 

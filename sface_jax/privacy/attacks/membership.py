@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int, Num
 
+from sface_jax.core.significance import holm
 from sface_jax.privacy import matching, metrics
 from sface_jax.privacy.relations import Faces, drawn
 from sface_jax.verification import curves
@@ -233,13 +234,6 @@ def identity_means(scores: Num[np.ndarray, " n"], labels: Int[np.ndarray, " n"])
     """The mean score of each identity, in the order of the labels."""
     _, group = np.unique(labels, return_inverse=True)
     return np.bincount(group, scores) / np.bincount(group)
-
-
-def holm(p_values: Float[np.ndarray, " t"]) -> Float[np.ndarray, " t"]:
-    """p-values that allow for their number (Holm, 1979)."""
-    order = np.argsort(p_values)
-    steps = np.maximum.accumulate(p_values[order] * np.arange(len(p_values), 0, -1)).clip(max=1)
-    return steps[np.argsort(order)]
 
 
 def difficulty(
