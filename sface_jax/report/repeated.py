@@ -19,7 +19,7 @@ HITS = 30  # of a group, from which on its rate is compared by ratio: the rule o
 
 Figure = Mapping[str, Any]
 """A run's `value`; `low` and `high`, the ends of its own interval over people, or None; maybe its folds, `per_fold`,
-and what a rate counts, `hits`."""
+what a rate counts, `hits`, and its values on people drawn anew, `replicates`."""
 
 Measured = Mapping[str, Mapping[str, Sequence[Figure | None]]]
 """Measure -> network or audit -> a figure a run; None where it was not measured."""
@@ -106,7 +106,8 @@ def contrast(
 
     What differs between runs and not between groups, such as the people of the benchmark, drops out of it. Where
     figures have folds, the difference is never held for more certain than the folds of the runs allow. Of a single run
-    it is the difference within each fold: what another training would change is not in that.
+    it is the difference on people drawn anew, or else within each fold: what another training would change is not in
+    that.
 
     Args:
         question: in words.
@@ -128,11 +129,14 @@ def contrast(
     ratio = ratio and all(_hits(runs) >= HITS and min(map(_value, runs)) > 0 for runs in groups)
     high, low = (np.array([_value(figures) for figures in runs]) for runs in groups)
     differences = np.log(high / low) if ratio else high - low
-    folds = [_folds(*both) for both in zip(*groups, strict=True)]
+    folds = [_each("per_fold", *both) for both in zip(*groups, strict=True)]
     mean, errors = float(differences.mean()), []  # standard errors, with their degrees of freedom
     if len(differences) > 1:
         errors.append((float(stats.sem(differences)), len(differences) - 1))
-    if not ratio and all(within is not None for within in folds):
+    again = _each("replicates", groups[0][0], groups[1][0]) if len(whole) == 1 else None
+    if again is not None and not ratio:
+        errors.append((float(again.std(ddof=1)), len(again) - 1))
+    elif not ratio and all(within is not None for within in folds):
         of_folds = float(np.linalg.norm([stats.sem(within) for within in folds])) / len(folds)
         errors.append((of_folds, sum(len(within) - 1 for within in folds)))
 
@@ -187,9 +191,9 @@ def _hits(runs: Sequence[Sequence[Figure]]) -> float:
     return float(sum(figure.get("hits", np.inf) for figures in runs for figure in figures))
 
 
-def _folds(more: Sequence[Figure], less: Sequence[Figure]) -> Float[np.ndarray, " folds"] | None:
-    """The groups' difference in each fold of a run, where all have folds."""
-    if not all(figure.get("per_fold") for figure in (*more, *less)):
+def _each(part: str, more: Sequence[Figure], less: Sequence[Figure]) -> Float[np.ndarray, " parts"] | None:
+    """The groups' difference in each fold or replicate of a run, where all have such."""
+    if not all(figure.get(part) for figure in (*more, *less)):
         return None
-    high, low = (np.mean([figure["per_fold"] for figure in figures], axis=0) for figures in (more, less))
+    high, low = (np.mean([figure[part] for figure in figures], axis=0) for figures in (more, less))
     return high - low

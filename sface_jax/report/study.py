@@ -131,7 +131,10 @@ def gather(config: ConfigDict) -> dict[str, Any]:
             wanted[chart["measure"]] |= _names(chart)
     measured = {
         "accuracy": {
-            name: [_accuracy(_json(folder / "verification" / f"{name}.json"), config.benchmark) for folder in runs]
+            name: [
+                _accuracy(_json(folder / "verification" / f"{name}.json"), config.benchmark, len(runs) == 1)
+                for folder in runs
+            ]
             for name in sorted(wanted.pop("accuracy"))
         }
     }
@@ -175,11 +178,14 @@ def _figure(value: object, interval: object) -> Figure | None:
     return {"value": round(value, 6), "low": low, "high": high}
 
 
-def _accuracy(verified: Mapping[str, Any], benchmark: str) -> Figure | None:
+def _accuracy(verified: Mapping[str, Any], benchmark: str, replicates: bool) -> Figure | None:
     result = verified.get("benchmarks", {}).get(benchmark, {})
     figure = _figure(result.get("accuracy"), result.get("interval_95", {}).get("accuracy"))
-    folds = [round(share, 6) for share in result.get("per_fold", ())]
-    return {**figure, "per_fold": folds} if figure and folds else figure
+    kept = {
+        "per_fold": [round(share, 6) for share in result.get("per_fold", ())],
+        "replicates": result.get("accuracy_replicates", []) if replicates else [],
+    }
+    return figure and figure | {name: values for name, values in kept.items() if values}
 
 
 def _audited(audit: Mapping[str, Any], measure: str, name: str) -> Figure | None:

@@ -35,9 +35,30 @@ def intervals(
     replicates: int = 1000,
     seed: int = 0,
 ) -> dict[str, tuple[float, float]]:
-    """95 % intervals: the 2.5th and 97.5th percentiles over the replicates.
+    """95 % intervals of the figures that `replicated` gives, with the same arguments."""
+    found = replicated(compared, first, second, rates=rates, replicates=replicates, seed=seed)
+    return {name: ends(drawn) for name, drawn in found.items()}
 
-    Each replicate chooses its thresholds anew.
+
+def ends(drawn: Float[np.ndarray, " b"]) -> tuple[float, float]:
+    """The 2.5th and 97.5th percentile over replicates."""
+    low, high = np.percentile(drawn, [100 * (1 - LEVEL) / 2, 100 * (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
+def replicated(
+    compared: Comparisons,
+    first: Integer[np.ndarray, " p"],
+    second: Integer[np.ndarray, " p"],
+    *,
+    rates: Sequence[float] = (1e-2, 1e-3),
+    replicates: int = 1000,
+    seed: int = 0,
+) -> dict[str, Float[np.ndarray, " _"]]:
+    """A benchmark's figures on subjects drawn anew.
+
+    Each replicate chooses its thresholds anew. Of another network on the same pairs replicate b has the same subjects,
+    so that replicates of a difference are differences of replicates.
 
     Args:
         compared: the pairs.
@@ -49,18 +70,18 @@ def intervals(
 
     Returns:
         "accuracy" (see `protocol.kfold_accuracy`), and "tmr_at_fmr_<rate>", the highest true match rate over all pairs
-        at a false match rate of at most that. Nothing where there are fewer than `FEWEST` subjects.
+        at a false match rate of at most that; where they could be told. Nothing with fewer than `FEWEST` subjects.
     """
     subjects = int(max(first.max(), second.max())) + 1
     if len(np.union1d(first, second)) < FEWEST:
         return {}
     order = compared.sweep.order
-    ends = np.zeros(len(order), bool)
-    ends[compared.sweep.ends()[1:] - 1] = True
+    last = np.zeros(len(order), bool)
+    last[compared.sweep.ends()[1:] - 1] = True
     found = _replicates(
         jax.random.key(seed),
         np.searchsorted(ACCURACY_GRID, compared.sweep.distances, side="right").astype(np.int32),
-        ends,
+        last,
         compared.same[order],
         compared.fold[order].astype(np.int32),
         first[order].astype(np.int32),
@@ -70,11 +91,9 @@ def intervals(
         folds=compared.folds,
         replicates=-(-replicates // _AT_ONCE) * _AT_ONCE,
     )
-    tails = 100 * (1 - LEVEL) / 2
     names = ["accuracy", *(f"tmr_at_fmr_{curves.rate_name(rate)}" for rate in rates)]
     drawn = [column[np.isfinite(column)] for column in np.asarray(found)[:replicates].T]
-    told = {name: np.percentile(of, [tails, 100 - tails]) for name, of in zip(names, drawn, strict=True) if len(of)}
-    return {name: (float(low), float(high)) for name, (low, high) in told.items()}
+    return {name: of for name, of in zip(names, drawn, strict=True) if len(of)}
 
 
 @functools.partial(jax.jit, static_argnames=("subjects", "folds", "replicates"))

@@ -33,9 +33,10 @@ def measure(embeddings: Float[np.ndarray, "n d"], benchmark: Benchmark, replicat
         replicates: of the bootstrap; 0 leaves the intervals out.
 
     Returns:
-        InsightFace's figures, with "exact" beside them; "interval_95" of them from a bootstrap over subjects; "roc",
-        false and true match rates; "hardest", the pairs furthest on the wrong side; counts and hashes. "order" is
-        "dealt anew" where the folds are not those of the file: InsightFace's figures are then others.
+        InsightFace's figures, with "exact" beside them; "interval_95" of them from a bootstrap over subjects, and
+        "accuracy_replicates", which are paired with those of another network on the same pairs; "roc", false and true
+        match rates; "hardest", the pairs furthest on the wrong side; counts and hashes. "order" is "dealt anew" where
+        the folds are not those of the file: InsightFace's figures are then others.
 
     Raises:
         UserError: see `protocol.compare`.
@@ -65,8 +66,9 @@ def measure(embeddings: Float[np.ndarray, "n d"], benchmark: Benchmark, replicat
     }
     if replicates:
         subjects = benchmark.subjects
-        intervals = bootstrap.intervals(compared, subjects[pairs.first], subjects[pairs.second], replicates=replicates)
-        result["interval_95"] = intervals | {
+        drawn = bootstrap.replicated(compared, subjects[pairs.first], subjects[pairs.second], replicates=replicates)
+        result["accuracy_replicates"] = np.round(drawn.get("accuracy", ()), 4).tolist()
+        result["interval_95"] = {name: bootstrap.ends(of) for name, of in drawn.items()} | {
             "subjects": len(np.unique(subjects)),
             "subjects_from": "names" if benchmark.subjects_named else "mated pairs",
             "replicates": replicates,

@@ -123,6 +123,14 @@ def test_runs_without_both_groups_are_left_out_and_one_run_is_judged_by_folds():
     expected = stats.ttest_1samp([0.3, 0.2, 0.4], 0).confidence_interval()
     assert (made.difference.low, made.difference.high) == pytest.approx(tuple(expected))
     assert made.answer == "more for these networks"
+    drawn = np.random.default_rng(0).normal(0, [[0.01], [0.03]], (2, 1000)) + np.random.default_rng(1).normal(
+        0, 1, 1000
+    )
+    a, b = (
+        [{"value": value, "replicates": (value + of).tolist()}] for value, of in zip((0.5, 0.4), drawn, strict=True)
+    )
+    made = against(a, b)  # what both share drops out
+    assert made.difference.high - made.difference.low == pytest.approx(2 * 1.962 * np.hypot(0.01, 0.03), rel=0.1)
     assert repeated.contrast("q", ["a"], ["c"], "m", {"m": {"a": figures(1)}}) is None
 
 

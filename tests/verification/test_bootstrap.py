@@ -5,10 +5,11 @@ import numpy as np
 from sface_jax.verification import bootstrap, protocol
 
 
-def simulated(rng: np.random.Generator, people: int = 200, each: int = 6, pairs: int = 1000):
+def simulated(rng: np.random.Generator, people: int = 200, each: int = 6, pairs: int = 1000, blur: float = 0):
     """Pairs of pictures of people who differ in how alike their own pictures are."""
     centre, spread = rng.standard_normal((people, 1, 16)), np.exp(0.5 * rng.standard_normal((people, 1, 1)))
     pictures = centre + spread * rng.standard_normal((people, each, 16))
+    pictures += blur * np.random.default_rng(0).standard_normal(pictures.shape)
     pictures /= np.linalg.norm(pictures, axis=-1, keepdims=True)
     same = np.arange(pairs) % 2 == 0
     first = rng.integers(0, people, pairs)
@@ -41,6 +42,12 @@ def test_the_same_seed_gives_the_same_intervals_and_rates_have_theirs():
     low, high = found["tmr_at_fmr_1e-2"]
     points = compared.points()
     assert low <= (points.true_accepts[points.false_accepts <= 5][0] / points.true_accepts[0]) <= high
+
+
+def test_two_networks_are_replicated_on_the_same_people():
+    (one, first, second), (other, *_) = (simulated(np.random.default_rng(1), blur=blur) for blur in (0, 0.3))
+    a, b = (bootstrap.replicated(of, first, second, replicates=200)["accuracy"] for of in (one, other))
+    assert np.std(a - b) < 0.7 * np.hypot(np.std(a), np.std(b))
 
 
 def test_without_doubt_there_is_no_width():
