@@ -191,11 +191,10 @@ def _figures() -> ConfigDict:
     #   lines      (label, ((setting, network), ...)) over `x`, and levels, (label, network), which are horizontal;
     #   or bars    (label, network)
     #   questions  (in words, networks, networks): have the first more of the measure than the second?
-    # For measures other than accuracy an audit's folder stands in the network's place.
-    config.charts = (
-        *(_pictures(), _identities(), *_ages(), _released()),
-        *(*_sampling(), _margins(), _augmentation()),
-    )
+    # For measures other than accuracy an audit's folder stands in the network's place, maybe with "#" and a part of
+    # what it measured: see AUDITS of sface_jax/report/study.py.
+    usefulness_and_leak = (_pictures(), _identities(), *_ages(), _released())
+    config.charts = (*usefulness_and_leak, *_sampling(), _margins(), _augmentation())
     return config
 
 
@@ -317,8 +316,8 @@ def _released() -> dict[str, object]:
         f"{IDENTITIES[-1]:,} identities that the generator and the teacher learned against 200 that they did not, by "
         "how the recogniser embeds authentic pictures of them."
     )
-    networks = {"classification": RELEASED[0], "distillation": RELEASED[1], "combined": RELEASED[2]}
-    return _bars("released", title, caption, "released", {k: f"audits/networks#{v}" for k, v in networks.items()})
+    networks = {kind: f"audits/networks#{name}" for kind, name in zip(STRATEGIES, RELEASED, strict=True)}
+    return _bars("released", title, caption, "released", networks)
 
 
 def _sampling() -> list[dict[str, object]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -138,13 +139,14 @@ def gather(config: ConfigDict) -> dict[str, Any]:
             for name in sorted(wanted.pop("accuracy"))
         }
     }
+    read = functools.cache(_json)  # an audit has several measures
     for measure, names in wanted.items():
         measured[measure] = {
-            name: [_audited(_json(folder / name.partition("#")[0] / "audit.json"), measure, name) for folder in runs]
+            name: [_audited(read(folder / name.partition("#")[0] / "audit.json"), measure, name) for folder in runs]
             for name in sorted(names)
         }
     shown = [chart["scores"] for chart in config.charts if "scores" in chart]
-    scores = {name: _scores(_json(runs[0] / name / "audit.json")) for name in shown if runs}
+    scores = {name: _scores(read(runs[0] / name / "audit.json")) for name in shown if runs}
     about = [_about(folder) for folder in runs]
     return {"benchmark": config.benchmark, "runs": about, "measured": measured, "scores": scores}
 

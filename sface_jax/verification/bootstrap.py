@@ -11,7 +11,7 @@ than too narrow.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -26,24 +26,11 @@ FEWEST = 10  # subjects; of fewer no spread can be told
 _AT_ONCE = 20
 
 
-def intervals(
-    compared: Comparisons,
-    first: Integer[np.ndarray, " p"],
-    second: Integer[np.ndarray, " p"],
-    *,
-    rates: Sequence[float] = (1e-2, 1e-3),
-    replicates: int = 1000,
-    seed: int = 0,
-) -> dict[str, tuple[float, float]]:
-    """95 % intervals of the figures that `replicated` gives, with the same arguments."""
-    found = replicated(compared, first, second, rates=rates, replicates=replicates, seed=seed)
-    return {name: ends(drawn) for name, drawn in found.items()}
-
-
-def ends(drawn: Float[np.ndarray, " b"]) -> tuple[float, float]:
-    """The 2.5th and 97.5th percentile over replicates."""
-    low, high = np.percentile(drawn, [100 * (1 - LEVEL) / 2, 100 * (1 + LEVEL) / 2])
-    return float(low), float(high)
+def intervals(drawn: Mapping[str, Float[np.ndarray, " _"]]) -> dict[str, tuple[float, float]]:
+    """95 % intervals: the 2.5th and 97.5th percentiles over the replicates of each figure (`replicated`)."""
+    tails = 100 * (1 - LEVEL) / 2
+    told = {name: np.percentile(of, [tails, 100 - tails]) for name, of in drawn.items()}
+    return {name: (float(low), float(high)) for name, (low, high) in told.items()}
 
 
 def replicated(
@@ -76,12 +63,12 @@ def replicated(
     if len(np.union1d(first, second)) < FEWEST:
         return {}
     order = compared.sweep.order
-    last = np.zeros(len(order), bool)
-    last[compared.sweep.ends()[1:] - 1] = True
+    ends = np.zeros(len(order), bool)
+    ends[compared.sweep.ends()[1:] - 1] = True
     found = _replicates(
         jax.random.key(seed),
         np.searchsorted(ACCURACY_GRID, compared.sweep.distances, side="right").astype(np.int32),
-        last,
+        ends,
         compared.same[order],
         compared.fold[order].astype(np.int32),
         first[order].astype(np.int32),

@@ -68,7 +68,7 @@ def measure(embeddings: Float[np.ndarray, "n d"], benchmark: Benchmark, replicat
         subjects = benchmark.subjects
         drawn = bootstrap.replicated(compared, subjects[pairs.first], subjects[pairs.second], replicates=replicates)
         result["accuracy_replicates"] = np.round(drawn.get("accuracy", ()), 4).tolist()
-        result["interval_95"] = {name: bootstrap.ends(of) for name, of in drawn.items()} | {
+        result["interval_95"] = bootstrap.intervals(drawn) | {
             "subjects": len(np.unique(subjects)),
             "subjects_from": "names" if benchmark.subjects_named else "mated pairs",
             "replicates": replicates,

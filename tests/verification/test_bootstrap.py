@@ -25,7 +25,7 @@ def test_intervals_cover_the_mean_of_many_benchmarks():
     for _ in range(40):
         compared, first, second = simulated(rng)
         found.append(compared.accuracy().mean)
-        covers.append(bootstrap.intervals(compared, first, second, replicates=200)["accuracy"])
+        covers.append(bootstrap.intervals(bootstrap.replicated(compared, first, second, replicates=200))["accuracy"])
     low, high = np.array(covers).T
     truth = np.mean(found)
     assert np.mean((low <= truth) & (truth <= high)) >= 0.9
@@ -35,9 +35,9 @@ def test_intervals_cover_the_mean_of_many_benchmarks():
 
 def test_the_same_seed_gives_the_same_intervals_and_rates_have_theirs():
     compared, first, second = simulated(np.random.default_rng(1))
-    found = bootstrap.intervals(compared, first, second, replicates=100)
-    assert found == bootstrap.intervals(compared, first, second, replicates=100)
-    assert found != bootstrap.intervals(compared, first, second, replicates=100, seed=1)
+    found = bootstrap.intervals(bootstrap.replicated(compared, first, second, replicates=100))
+    assert found == bootstrap.intervals(bootstrap.replicated(compared, first, second, replicates=100))
+    assert found != bootstrap.intervals(bootstrap.replicated(compared, first, second, replicates=100, seed=1))
     assert list(found) == ["accuracy", "tmr_at_fmr_1e-2", "tmr_at_fmr_1e-3"]
     low, high = found["tmr_at_fmr_1e-2"]
     points = compared.points()
@@ -56,6 +56,7 @@ def test_without_doubt_there_is_no_width():
     b = np.where(same[:, None], a, np.roll(a, 1, axis=0))
     compared = protocol.compare(a, b, same)
     subjects = np.arange(100)
-    found = bootstrap.intervals(compared, subjects, np.where(same, subjects, (subjects + 50) % 100), replicates=50)
+    second = np.where(same, subjects, (subjects + 50) % 100)
+    found = bootstrap.intervals(bootstrap.replicated(compared, subjects, second, replicates=50))
     assert found["accuracy"] == (1.0, 1.0)
-    assert bootstrap.intervals(compared, subjects % 9, subjects % 9, replicates=50) == {}
+    assert bootstrap.intervals(bootstrap.replicated(compared, subjects % 9, subjects % 9, replicates=50)) == {}
