@@ -36,6 +36,7 @@ CLASSES, PICTURES, STEPS = 250, 20, 300
 EACH = (10, 20, 40, 60)  # synthetic pictures of an identity
 IDENTITIES = (125, 250, 500, 1000)
 AGES = (32, 64, 128, 192, 320)  # of the generator: thousands of pictures it was shown
+TAUGHT = (32, 128)  # the younger ones whose pictures a teacher's students learn too
 FREE = "free"
 SAMPLING = {
     "psi 0.7": {"psi": 0.7},
@@ -138,6 +139,7 @@ def _networks(recipe: ConfigDict) -> dict[str, ConfigDict]:
             add(f"identities_{count}", data="identities", classes=count)
     for age in AGES[:-1]:
         add(f"age_{age}", data=f"age_{age}")
+    for age in TAUGHT:
         add(f"distillation_age_{age}", "distillation", data=f"age_{age}")
     for label in SAMPLING:
         add(_name("sampling", label), data=_name("sampling", label))
@@ -253,15 +255,17 @@ def _identities() -> dict[str, object]:
 
 
 def _ages() -> list[dict[str, object]]:
-    audits = [*(f"audits/age_{age}" for age in AGES[:-1]), "audits/synthetic"]
-    students = [*(f"distillation_age_{age}" for age in AGES[:-1]), f"distillation_{PICTURES}"]
-    every = [f"{audit}#all" for audit in audits]
-    others = [f"{audit}#different" for audit in audits]
+    last = AGES[-1]
+    labels = {age: f"age_{age}" for age in AGES[:-1]} | {last: USUAL}
+    students = {age: f"distillation_age_{age}" for age in TAUGHT} | {last: f"distillation_{PICTURES}"}
+    audits = {age: f"audits/age_{age}" for age in AGES[:-1]} | {last: "audits/synthetic"}
+    every = {age: f"{audit}#all" for age, audit in audits.items()}
+    others = {age: f"{audit}#different" for age, audit in audits.items()}
     lines = {
         "match_rate": {"same label": audits, "different labels": others},
         "label_rank1": {"by one picture": audits, "by all of a label": every},
         "membership": {"members against others": audits},
-        "accuracy": {"classification": [*(f"age_{age}" for age in AGES[:-1]), USUAL], "distillation": students},
+        "accuracy": {"classification": labels, "distillation": students},
     }
     levels = {
         "match_rate": [("two authentic pictures of an identity", "audits/synthetic#authentic")],
@@ -290,10 +294,10 @@ def _ages() -> list[dict[str, object]]:
     charts = []
     for measure, (title, caption) in told.items():
         questions = [
-            (f"{line}: {more} against {less} thousand", [names[AGES.index(more)]], [names[AGES.index(less)]])
+            (f"{line}: {more} against {less} thousand", [names[more]], [names[less]])
             for line, names in lines[measure].items()
-            for more, less in ((AGES[-1], AGES[0]), (AGES[-1], AGES[2]), (AGES[2], AGES[1]))
-            if names is not others
+            for more, less in ((last, AGES[0]), (last, AGES[2]), (AGES[2], AGES[1]))
+            if names is not others and less in names
         ]
         charts.append(
             {
@@ -302,7 +306,7 @@ def _ages() -> list[dict[str, object]]:
                 "caption": caption,
                 "measure": measure,
                 "x": "thousand pictures that the generator was shown",
-                "lines": [(line, list(zip(AGES, names, strict=True))) for line, names in lines[measure].items()],
+                "lines": [(line, list(names.items())) for line, names in lines[measure].items()],
                 "levels": levels.get(measure, []),
                 "questions": questions,
             }

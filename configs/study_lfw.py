@@ -34,7 +34,7 @@ from ml_collections import ConfigDict
 from configs import convert, gan, quickstart, study
 
 EACH = (10, 20, 40, 60)  # synthetic pictures of an identity
-AGES = (32, 64, 128, 256)  # of the generator: thousands of pictures it was shown
+AGES = (32, 64, 128, 192)  # of the generator: thousands of pictures it was shown
 AGES_LARGE = (128, 512, 1024, 2000)
 STEPS = 400  # of every recogniser
 TEACHER = "{workdir}/recognition/teacher"
@@ -114,11 +114,17 @@ def _networks(ages: tuple[int, ...], large: bool) -> dict[str, ConfigDict]:
         add(f"authentic_{strategy}", strategy, dataset="{workdir}/authentic")
         for pictures in EACH:
             add(name_of(strategy, pictures), strategy, dataset="{workdir}/synthetic", pictures_per_class=pictures)
-        for age in ages[:-1] if strategy != "combined" else ():
+    for strategy, younger in _younger(ages).items():
+        for age in younger:
             add(f"{strategy}_age_{age}", strategy, dataset=f"{{workdir}}/sets/age_{age}")
     made["authentic"] = made.pop("authentic_classification")
     made["authentic"].name = "authentic"
     return made
+
+
+def _younger(ages: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+    """The ages of younger generators whose pictures are learned."""
+    return {"classification": ages[:-1], "distillation": ages[:1]}
 
 
 def _size(config: ConfigDict, large: bool) -> None:
@@ -197,32 +203,34 @@ def _scores() -> dict[str, object]:
 
 
 def _ages(ages: tuple[int, ...]) -> list[dict[str, object]]:
-    audits = [*(f"audits/age_{age}" for age in ages[:-1]), "privacy"]
+    audits = {age: f"audits/age_{age}" for age in ages[:-1]} | {ages[-1]: "privacy"}
+    networks = {
+        strategy: {age: f"{strategy}_age_{age}" for age in younger} | {ages[-1]: f"{strategy}_{EACH[0]}"}
+        for strategy, younger in _younger(ages).items()
+    }
 
-    def networks(strategy: str) -> list[str]:
-        return [*(f"{strategy}_age_{age}" for age in ages[:-1]), f"{strategy}_{EACH[0]}"]
+    different = {age: f"{audit}#different" for age, audit in audits.items()}
+    # The younger sets have ten pictures of each identity.
+    ten = {age: f"{audit}#{'10' if age == ages[-1] else 'all'}" for age, audit in audits.items()}
 
-    def parts(part: str) -> list[str]:
-        return [f"{audit}#{part}" for audit in audits]
-
-    judged = "By a network that learned 86 other people, on 10 pictures of each identity; the last point on all 60."
+    judged = "By a network that learned 86 other people, on 10 pictures of each identity, and on 60 for the last point."
     charts = {
         "match_rate": (
             "What does a longer training of the generator give away?",
             f"{judged} 0 is drawn at 0.01 %.",
-            {"same label": audits, "different labels": parts("different")},
+            {"same label": audits, "different labels": different},
             [("two photographs of a person", "privacy#authentic")],
         ),
         "label_rank1": (
             "How often is the person behind a synthetic picture named?",
             f"{judged} By chance 1 in 280, 0.36 %.",
-            {"by one picture": audits, "by all of a label": parts("all")},
+            {"by one picture": audits, "by ten of a label": ten},
             [],
         ),
         "accuracy": (
             "What does a longer training of the generator bring?",
             f"280 identities, {EACH[0]} pictures of each, {STEPS} steps.",
-            {strategy: networks(strategy) for strategy in ("classification", "distillation")},
+            networks,
             [("comparing pixels", "pixels")],
         ),
     }
@@ -233,7 +241,7 @@ def _ages(ages: tuple[int, ...]) -> list[dict[str, object]]:
             "caption": caption,
             "measure": measure,
             "x": "thousand pictures that the generator was shown",
-            "lines": [(line, list(zip(ages, names, strict=True))) for line, names in lines.items()],
+            "lines": [(line, list(names.items())) for line, names in lines.items()],
             "levels": levels,
         }
         for measure, (title, caption, lines, levels) in charts.items()

@@ -42,6 +42,7 @@ AUDITS = {  # where an audit keeps a measure: of the whole, or of what follows "
     },
     "label_rank1": {
         "": ("linkage", "single", "rank1", "rate"),
+        "10": ("linkage", "pooled", "10", "mean", "rank1", "rate"),
         "all": ("linkage", "pooled", "all", "mean", "rank1", "rate"),
     },
     "membership": {"": ("membership", "identity", "auc")},
