@@ -102,6 +102,7 @@ def run(
         "labels": {"shared": sets.shared, "how": sets.how},
         "notes": sets.notes,
         "synthetic_sha256": digest,
+        "procedural": _procedural(config),
         **found[primary].figures,
         "verdict": verdict.worst_of({name: one.figures["verdict"] for name, one in found.items()}),
         "other_matchers": {name: _without_curves(found[name].figures) for name in others},
@@ -122,6 +123,12 @@ def run(
     for finding in audit["verdict"]["findings"]:
         logging.info("%s (%s): %s. %s", finding["name"], finding["threat"], finding["level"], finding["text"])
     return _headline(audit)
+
+
+def _procedural(config: ConfigDict) -> bool:
+    """Whether the faces that the generator learned are known to be a program's, and show no person."""
+    manifest = epath.Path(parse(config.authentic, "authentic").path) / cards.MANIFEST
+    return manifest.is_file() and files.read_json(manifest).get("procedural") is True
 
 
 def finite(value: Any) -> Any:

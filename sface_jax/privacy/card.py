@@ -11,6 +11,7 @@ from etils import epath
 from sface_jax.core import files
 from sface_jax.data import cards
 from sface_jax.privacy import planting
+from sface_jax.privacy.verdict import NOT_DETECTED
 from sface_jax.privacy.wording import number, percent, times
 
 KINDS = {
@@ -55,8 +56,9 @@ def section(audit: dict[str, Any], digest: str) -> str:
     others = "; ".join(f"{name}: {found['verdict']['level']}" for name, found in audit["other_matchers"].items())
     return f"""\
 Verdict of an audit: **{verdict["level"]}**. {verdict["summary"]}
+{_handling(verdict["level"], audit.get("procedural"))}
 
-| attack | figure | 95 % interval | chance |
+| attack | figure | 95 % interval | by chance |
 |---|---|---|---|
 {rows}
 
@@ -77,8 +79,8 @@ def _rows(audit: dict[str, Any]) -> Iterator[tuple[str, str, str, str]]:
         rate = rates["1e-3"] if "1e-3" in rates else next(iter(rates.values()))
         ratio = spread = ""
         if rate["fmr"]:
-            ratio = f", {times(rate['ratio_to_chance'])} chance"
-            spread = f"; {' to '.join(map(times, rate['ratio_interval']))} chance"
+            ratio = f", {times(rate['ratio_to_chance'])} the rate of strangers"
+            spread = f"; {' to '.join(map(times, rate['ratio_interval']))}"
         yield (
             f"picture matches the person of its label, threshold frozen at FMR {percent(rate['fmr'])}",
             percent(rate["rate"]) + ratio,
@@ -91,6 +93,13 @@ def _rows(audit: dict[str, Any]) -> Iterator[tuple[str, str, str, str]]:
             ("all pictures of a label together give it away (rank 1)", linkage["pooled"]["all"]["mean"]["rank1"]),
         ):
             yield name, percent(rank1["rate"]), _range(rank1["interval"]), percent(rank1["chance"])
+        for key, search in linkage["pooled"]["all"]["mean"]["open_set"].items():
+            yield (
+                f"the same where strangers ask too, and are named by mistake in {percent(float(key))} of searches",
+                percent(1 - search["fnir"]),
+                _range([1 - end for end in reversed(search["interval"])]),
+                percent(1 - search["chance_fnir"]),
+            )
     if audit["membership"]:
         found = audit["membership"]["identity"]
         low, high = found["interval"]
@@ -102,12 +111,12 @@ def _rows(audit: dict[str, Any]) -> Iterator[tuple[str, str, str, str]]:
         yield "who trained the generator", "not tested", "", ""
     screening = audit["screening"]
     for key, rate in screening["rates"].items():
-        spread = f"{number(rate['interval'][0])} to {number(rate['interval'][1])} by chance" if rate["interval"] else ""
+        spread = f" ({' to '.join(map(number, rate['interval']))})" if rate["interval"] else ""
         yield (
             f"links of pictures with members at a false positive rate of {percent(float(key))}",
             number(rate["links"]),
-            spread,
-            number(rate["expected"]),
+            "",
+            number(rate["expected"]) + spread,
         )
     if copies := screening.get("copies"):
         chance = (copies.get("heldout") or {}).get("expected_among_members")
@@ -118,6 +127,18 @@ def _rows(audit: dict[str, Any]) -> Iterator[tuple[str, str, str, str]]:
             "",
             "" if chance is None else number(chance),
         )
+
+
+def _handling(level: str, procedural: bool | None) -> str:
+    """What follows from the verdict for whoever holds the dataset."""
+    if procedural:
+        return (
+            "The faces that the generator learned were drawn by a program: no living person is concerned, and the "
+            "figures say nothing of photographs."
+        )
+    if level == NOT_DETECTED:
+        return "That is no proof of anonymity: see what limits it, below."
+    return "Handle the dataset as the pictures it was made from: the same people may see it, for the same purposes."
 
 
 def _controls(audit: dict[str, Any]) -> Iterator[str]:

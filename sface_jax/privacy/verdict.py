@@ -217,7 +217,7 @@ def _membership(membership: dict[str, Any]) -> dict[str, str]:
     told = {name: membership["attacks"][name] for name in (primary, *sure)}
     levels = {name: LEVELS.index(_level_of(found)) for name, found in told.items()}
     name = max(told, key=levels.get)  # the first of equals: the primary one
-    how = {"identity": "identities", "picture": "people (by the picture)"}[told[name]["unit"]]
+    how = {"identity": "identities", "picture": "people, picture by picture,"}[told[name]["unit"]]
     by = "" if name == primary else f" ({told[name]['text']})"
     return _told_apart(
         "membership",
@@ -261,7 +261,7 @@ def _separation(audit: dict[str, Any]) -> dict[str, str] | None:
         "level": WEAK if found["auc"] - WIDER * (found["auc"] - low) > 0.5 else NOT_DETECTED,
         "text": (
             f"A pair of an authentic and a synthetic picture of one label scores higher than one of different labels "
-            f"in {percent(found['auc'])} of couples (95 % interval {percent(low)} to {percent(high)}; "
+            f"{percent(found['auc'])} of the time (95 % interval {percent(low)} to {percent(high)}; "
             f"chance is 50 %)."
         ),
     }
@@ -284,7 +284,7 @@ def _match_rate(audit: dict[str, Any]) -> dict[str, str] | None:
             f"At the threshold that lets {percent(rate['fmr'])} of authentic strangers through, "
             f"{percent(rate['rate'])} of the pairs of an authentic and a synthetic picture with the same label match "
             f"(95 % interval {percent(low)} to {percent(rate['interval'][1])}), "
-            f"{times(rate['ratio_to_chance'])} chance; "
+            f"{times(rate['ratio_to_chance'])} as many as of strangers; "
             f"with different labels it is {percent(different[key]['rate'])}."
         ),
     }

@@ -39,6 +39,10 @@ def to_do(audit: Part) -> list[str]:
         told.append(
             "Switch the planted controls on (--config.planted=100), without which it is not known what is found."
         )
+    told.append(
+        "Keep the folder embeddings/ beside this page where the pictures of these people are kept: it holds biometric "
+        "templates of them. Delete it when no audit is to be repeated."
+    )
     told.append("Audit again whenever the generator, the draw or the list of identities changes.")
     return told
 

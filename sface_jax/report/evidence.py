@@ -435,14 +435,14 @@ def _all_attacks(audits: Any) -> list[tried.Attack]:
 
 
 def _unit(attack: tried.Attack) -> str:
-    return "couples told apart" if "couples" in attack.found else "found"
+    return "right of two" if tried.OF_TWO in attack.found else "found"
 
 
 def _same(name: str) -> Callable[[Part], Cell]:
     def shown(audit: Part) -> Cell:
         for attack in tried.attacks(audit):
             if attack.name == name:
-                return Cell(attack.found.removesuffix(" of couples"), tables.some(attack.interval))
+                return Cell(attack.found.removesuffix(f" {tried.OF_TWO}"), tables.some(attack.interval))
         return Cell(words.DASH)
 
     return shown

@@ -10,6 +10,7 @@ from sface_jax.report import words
 
 Part = dict[str, Any]
 
+OF_TWO = "of the time"
 DATASET, UNTESTED = "dataset", "could not be tested"
 
 NOT_CLAIMED = (
@@ -111,20 +112,20 @@ def _rate(name: str, tried: str, values: Part, chance: Any, finding: str) -> Ite
         yield Attack(name, tried, *found, above(values, chance), finding=(finding, DATASET))
 
 
-def _couples(name: str, tried: str, values: Part, finding: str, threat: str = DATASET) -> Iterator[Attack]:
-    """An AUC is the share of couples, one of each kind, that are told apart rightly."""
+def _one_of_two(name: str, tried: str, values: Part, finding: str, threat: str = DATASET) -> Iterator[Attack]:
+    """An AUC is how often, of two that are shown, one of each kind, the right one is told."""
     if words.finite(values.get("auc")):
         ends = values.get("interval")
         shown = words.interval(ends, words.percent)
         below = bool(shown) and ends[1] < 0.5
-        found = f"{words.percent(values['auc'])} of couples", shown, f"{words.percent(0.5, 0)} of couples"
+        found = f"{words.percent(values['auc'])} {OF_TWO}", shown, f"{words.percent(0.5, 0)} {OF_TWO}"
         note = "see limits" if below and finding == "membership" else ""
         yield Attack(name, tried, *found, above(values, 0.5), below, (finding, threat), note)
 
 
 def _matches(audit: Part) -> Iterator[Attack]:
     related = part(audit, "relations", "authentic_synthetic")
-    yield from _couples(
+    yield from _one_of_two(
         "same label, ranked",
         "Given two pairs of an authentic and a synthetic picture, one of them of one label, tell which by the higher "
         "score.",
@@ -168,27 +169,27 @@ def _linkage(audit: Part) -> Iterator[Attack]:
 
 
 def _membership(audit: Part) -> Iterator[Attack]:
-    yield from _couples(
+    yield from _one_of_two(
         "who trained it",
         "Given a person who trained the generator and one it never saw, tell which is which by how near the synthetic "
         "pictures come to theirs.",
         part(audit, "membership", "identity"),
         "membership",
     )
-    yield from _couples(
+    yield from _one_of_two(
         "which picture",
         "Given two pictures of one member, one of which trained the generator, tell which.",
         part(audit, "membership", "memorised"),
         "memorised pictures",
     )
-    yield from _couples(
+    yield from _one_of_two(
         "who, by discriminator",
         "The same of persons, by one who also has the generator's discriminator.",
         part(audit, "discriminator", "identity"),
         "discriminator",
         "the discriminator",
     )
-    yield from _couples(
+    yield from _one_of_two(
         "which, by discriminator",
         "The same of pictures of one member, by one who also has the discriminator.",
         part(audit, "discriminator", "memorised"),
@@ -270,7 +271,7 @@ def per_search(found: Part) -> str:
         return f"The rate is per search among {words.count(others)} people."
     return (
         f"The rate is per search among as many people as are held out ({words.count(others)}); among the "
-        f"{words.count(people)} members chance makes {words.count(people)}/{words.count(others)} times as many."
+        f"{words.count(people)} members chance makes {words.plain(people / others)} times as many."
     )
 
 
@@ -278,14 +279,14 @@ def _networks(audit: Part) -> Iterator[Attack]:
     control = part(audit, "released", "control").get("network")
     for name, values in part(audit, "released", "networks").items():
         if name != control:
-            yield from _couples(
+            yield from _one_of_two(
                 f"recogniser {name}",
                 "By this recogniser alone, tell people whom its teacher, or the generator, knew from others.",
                 values,
                 "released recogniser",
                 f"the recogniser {name}",
             )
-            yield from _couples(
+            yield from _one_of_two(
                 f"recogniser {name}, with its classifier",
                 "The same, by one who also has the classifier that it was trained with.",
                 part(values, "attacks", "class_centre"),

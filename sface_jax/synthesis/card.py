@@ -14,7 +14,8 @@ _LIKENESS = """
 _CARD = """\
 # Synthetic faces: {classes:,} classes, {pictures:,} pictures
 
-Every picture in this dataset was drawn by a generative network. None is a photograph.
+Every picture in this dataset was drawn by a generative network. None is a photograph. What they give away all the
+same, and how they are to be handled: see [Privacy](#privacy).
 {per_class:,} pictures of {image_size} x {image_size} pixels in each of {classes:,} classes, split `train`.
 
 ![Some classes, one a row](preview.png)
@@ -43,17 +44,18 @@ Picture i of class c depends on the seed, c and i alone{and_attempts}.
     source = tfds.builder_from_directory("<this folder>").as_data_source("train")
     source[0]  # {{"image": uint8 [{image_size}, {image_size}, 3], "label": int, "name": "{first}"}}
 
-Labels are 0 to {last}. Class names are neutral; they say nothing about the people of the training set.
+Labels are 0 to {last}, and label c is number c of the training set's identities: whoever holds that list can look it
+up. Names of classes tell no more than that.
 
 ## Intended use
 
-Training and studying face recognition without handing on authentic pictures.
+Training and studying face recognition, within what section Privacy allows.
 Not intended: identifying people, building profiles, or passing the pictures off as photographs of someone.
 
 ## Limits
 
-- **Synthetic is not anonymous.** Class c was learned from one authentic identity. A picture of class c may resemble
-  that person more than chance allows, and a generator may repeat what it was shown.{likeness}
+- **Synthetic is not anonymous.** Class c was learned from one authentic identity, and its pictures resemble that
+  person: section Privacy says how far, where it was measured. A generator may also repeat what it was shown.{likeness}
 - Classes are less distinct, and pictures within a class less alike, than those of authentic people.
 - The generator passes on the make-up of its training set: who is frequent there is frequent here.
 - Recognisers trained on this dataset alone are less accurate than those trained on authentic pictures.

@@ -177,6 +177,14 @@ def test_a_section_is_written_whatever_could_not_be_measured(workdir):
     bare["sets"] = {name: size for name, size in found["sets"].items() if name != "heldout"}
     text = card.section(bare, "0")
     assert "| who trained the generator | not tested |  |  |" in text and "Control" not in text and "None" not in text
+    for level, procedural, said in (
+        ("linkable", False, "Handle the dataset as the pictures it was made from"),
+        ("could not be tested", False, "Handle the dataset as the pictures it was made from"),
+        ("not detected by these attacks at this power", False, "no proof of anonymity"),
+        ("linkable", True, "no living person is concerned"),
+    ):
+        found = bare | {"verdict": bare["verdict"] | {"level": level}, "procedural": procedural}
+        assert said in card.section(found, "0")
 
 
 @pytest.mark.parametrize(

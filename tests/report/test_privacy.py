@@ -154,7 +154,8 @@ def test_an_officer_reads_what_was_tried_and_what_to_do(audit, write):
     assert "The rate is per search among as many people as are held out (24); among the 64 members" in told
     assert "Differential privacy, of pictures" in told and "A test of the screening was not made." in told
     assert "2 held-out identities are members" in told and "could not be tried" not in told
-    assert "No pictures are shown" in told
+    assert "No pictures are shown" in told and "biometric templates" in told and "No living person" not in told
+    assert "No living person is concerned" in said(write(audit | {"procedural": True}))
 
 
 def test_a_biometrician_finds_every_figure(audit, write):
