@@ -161,7 +161,7 @@ def _figures(ages: tuple[int, ...]) -> ConfigDict:
     config.title = "LFW: what synthetic pictures of photographed people teach, and what they give away"
     config.runs = ("{workdir}",)
     config.benchmark = "view1"
-    config.charts = (_pictures(), _scores(), *_ages(ages))
+    config.charts = (_pictures(), _scores(), study.relations("lfw_relations", "privacy"), *_ages(ages))
     return config
 
 

@@ -31,6 +31,7 @@ MEASURES = {
     "accuracy": Measure("verification accuracy", words.percent, 0.5),
     "match_rate": Measure("match rate at FMR 0.1 %", words.percent, 1e-3, ratio=True),
     "label_rank1": Measure("labels recovered at rank 1", words.percent, ratio=True),
+    "eer": Measure("equal error rate", words.percent),
     "membership": Measure("membership AUC of identities", words.decimal, 0.5),
     "released": Measure("membership AUC of identities, by a recogniser", words.decimal, 0.5),
 }
@@ -44,6 +45,11 @@ AUDITS = {  # where an audit keeps a measure: of the whole, or of what follows "
         "": ("linkage", "single", "rank1", "rate"),
         "10": ("linkage", "pooled", "10", "mean", "rank1", "rate"),
         "all": ("linkage", "pooled", "all", "mean", "rank1", "rate"),
+    },
+    "eer": {
+        "": ("relations", leakage.CROSS, "eer"),
+        "authentic": ("relations", "authentic_authentic", "eer"),
+        "synthetic": ("relations", "synthetic_synthetic", "eer"),
     },
     "membership": {"": ("membership", "identity", "auc")},
     "released": {},  # a network's
@@ -197,7 +203,7 @@ def _audited(audit: Mapping[str, Any], measure: str, name: str) -> Figure | None
     found = audit
     for key in path:
         found = found.get(key) or {}
-    figure = _figure(found.get(value), found.get("interval"))
+    figure = _figure(found.get(value), found.get("interval", found.get(f"{value}_interval")))
     return {**figure, "hits": found["accepted"]} if figure and "accepted" in found else figure
 
 

@@ -189,6 +189,8 @@ def write_run(folder: epath.Path, seed: int) -> None:
         rate = {"rate": float(rng.uniform(0.01, 0.05)), "interval": [0.01, 0.05]}
         relations = ("authentic_synthetic", "authentic_synthetic_different", "authentic_authentic")
         audit = {"match_rates": {relation: {"1e-3": rate} for relation in relations}}
+        eer = {"eer": rate["rate"], "eer_interval": rate["interval"]}
+        audit["relations"] = dict.fromkeys(("authentic_synthetic", "authentic_authentic", "synthetic_synthetic"), eer)
         audit["linkage"] = {"single": {"rank1": rate}, "pooled": {"all": {"mean": {"rank1": rate}}}}
         audit["membership"] = {"identity": {"auc": 0.5 + rate["rate"], "interval": None}}
         audit["released"] = {"networks": {network: audit["membership"]["identity"] for network in config.RELEASED}}
