@@ -37,6 +37,7 @@ EACH = (10, 20, 40, 60)  # synthetic pictures of an identity
 AGES = (32, 64, 128, 192)  # of the generator: thousands of pictures it was shown
 AGES_LARGE = (128, 512, 1024, 2000)
 STEPS = 400  # of every recogniser
+PICTURES_AUDITED = 6000  # synthetic ones, as many of each identity
 TEACHER = "{workdir}/recognition/teacher"
 
 
@@ -144,15 +145,16 @@ def _verify(folder: str, networks: list[str]) -> ConfigDict:
 def _audits(ages: tuple[int, ...]) -> dict[str, ConfigDict]:
     """Of the pictures, of the recognisers, and of the generator when it was younger."""
     made = {"privacy": quickstart.get_config().privacy}
+    made["privacy"].update({"max_pictures": PICTURES_AUDITED, "exclude_rate": 0.0})
+    students = made["privacy_networks"] = made["privacy"].copy_and_resolve_references()
+    students.update({"teacher": "teacher", "output": "{workdir}/privacy_networks", "planted": 0})
+    students.released = (*study.STRATEGIES, "authentic")
     # The teacher had no part in the pictures: it may judge them besides, but not its own students.
     made["privacy"].update({"matchers": ("matcher", "teacher"), "teacher": "", "released": ()})
-    students = made["privacy_networks"] = quickstart.get_config().privacy
-    students.update({"teacher": "teacher", "output": "{workdir}/privacy_networks", "exclude_rate": 0.0})
-    students.released = (*study.STRATEGIES, "authentic")
     for age in ages[:-1]:
         audit = made[f"privacy_{age}"] = made["privacy"].copy_and_resolve_references()
         audit.update({"synthetic": f"{{workdir}}/sets/age_{age}", "output": f"{{workdir}}/audits/age_{age}"})
-        audit.update({"generator": "", "exclude_rate": 0.0, "planted": 0, "again": "changed"})
+        audit.update({"matchers": ("matcher",), "generator": "", "planted": 0, "again": "changed"})
     return made
 
 
@@ -225,7 +227,7 @@ def _ages(ages: tuple[int, ...]) -> list[dict[str, object]]:
     # The younger sets have ten pictures of each identity.
     ten = {age: f"{audit}#{'10' if age == ages[-1] else 'all'}" for age, audit in audits.items()}
 
-    judged = "By a network that learned 86 other people, on 10 pictures of each identity, and on 60 for the last point."
+    judged = "By a network that learned 86 other people, on 10 pictures of each identity, and on 21 for the last point."
     charts = {
         "match_rate": (
             "What does a longer training of the generator give away?",
