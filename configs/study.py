@@ -6,9 +6,10 @@
 
 Needs nothing. One seed is one pipeline, with people, generator and recognisers of its own: a dataset of 1,400
 identities, 200 of them held out, a teacher, a generator, synthetic sets, some thirty recognisers, each of the same
-number of steps and each another answer to "what if", and the audits of nine sets. Expected: two hours a seed on one
-CPU core; cut off, the same command goes on. Seeds share nothing and may run side by side. Many of the recognisers are
-one program: with JAX_COMPILATION_CACHE_DIR set to a folder it is compiled once, which saves half a minute each.
+number of steps and each another answer to "what if", and the audits of ten sets. Expected: two to three hours a seed
+on one CPU core; cut off, the same command goes on. Seeds share nothing and may run side by side. Many of the
+recognisers are one program: with JAX_COMPILATION_CACHE_DIR set to a folder it is compiled once, which saves half a
+minute each.
 
     python -m sface_jax.main --config=configs/study.py:figures --workdir=runs/study
 
@@ -69,7 +70,7 @@ def get_config(variant: str = "") -> ConfigDict:
         raise ValueError(f'configs/study.py has no variant "{variant}": there are "figures" and "tiny"')
     recipe = quickstart.get_config()
     made = {**_shared(recipe), **_sets(recipe), **_networks(recipe), "networks_audit": _audit(recipe, "synthetic")}
-    made["networks_audit"].update({"output": "{workdir}/audits/networks", "released": RELEASED, "planted": 0})
+    made["networks_audit"].update({"output": "{workdir}/audits/networks", "released": RELEASED})
     made["verify"] = recipe.verify
     made["verify"].networks = tuple(stage.name for stage in made.values() if stage.stage == "recognition")
     if variant == "tiny":
@@ -193,8 +194,8 @@ def _figures() -> ConfigDict:
     #   lines      (label, ((setting, network), ...)) over `x`, and levels, (label, network), which are horizontal;
     #   or bars    (label, network)
     #   questions  (in words, networks, networks): have the first more of the measure than the second?
-    # For measures other than accuracy an audit's folder stands in the network's place, maybe with "#" and a part of
-    # what it measured: see AUDITS of sface_jax/report/study.py.
+    # For measures other than accuracy an audit's folder stands in the network's place, maybe with "@" and a matcher
+    # other than the first, and "#" and a part of what it measured: see AUDITS of sface_jax/report/study.py.
     usefulness_and_leak = (
         _pictures(),
         _identities(),

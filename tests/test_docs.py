@@ -62,7 +62,7 @@ def test_the_files_that_a_page_links_to_are_there(page):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
-@pytest.mark.parametrize("config", ["study"])
+@pytest.mark.parametrize("config", ["study", "study_lfw"])
 def test_figures_and_tables_of_the_study_come_from_their_command(config, tmp_path):
     (line,) = [line for line in commands((ROOT / f"configs/{config}.py").read_text()) if "config.results" in line]
     command = [sys.executable, "-m", "sface_jax.main", *shlex.split(line.replace("DIR", str(tmp_path)))]

@@ -149,7 +149,7 @@ def gather(config: ConfigDict) -> dict[str, Any]:
     read = functools.cache(_json)  # an audit has several measures
     for measure, names in wanted.items():
         measured[measure] = {
-            name: [_audited(read(folder / name.partition("#")[0] / "audit.json"), measure, name) for folder in runs]
+            name: [_audited(read(folder / _folder(name) / "audit.json"), measure, name) for folder in runs]
             for name in sorted(names)
         }
     shown = [chart["scores"] for chart in config.charts if "scores" in chart]
@@ -197,10 +197,17 @@ def _accuracy(verified: Mapping[str, Any], benchmark: str, replicates: bool) -> 
     return figure and figure | {name: values for name, values in kept.items() if values}
 
 
+def _folder(name: str) -> str:
+    """The folder of "folder@matcher#part"."""
+    return name.partition("#")[0].partition("@")[0]
+
+
 def _audited(audit: Mapping[str, Any], measure: str, name: str) -> Figure | None:
-    part = name.partition("#")[2]
+    """A figure of "folder@matcher#part": by the first matcher, or another one; of the whole, or of a part."""
+    whole, _, part = name.partition("#")
+    matcher = whole.partition("@")[2]
     *path, value = AUDITS[measure].get(part) or ("released", "networks", part, "auc")
-    found = audit
+    found = audit.get("other_matchers", {}).get(matcher, {}) if matcher else audit
     for key in path:
         found = found.get(key) or {}
     figure = _figure(found.get(value), found.get("interval", found.get(f"{value}_interval")))
