@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sface_jax.report import words
+from sface_jax.report import tried, words
 from sface_jax.report.tried import Part, part
 
 _CARD = """\
@@ -140,6 +140,8 @@ def _privacy(name: str, config: Mapping[str, Any], audits: Mapping[str, Mapping[
             centre = part(found, "attacks", "class_centre")
             if words.finite(centre.get("auc")):
                 line += f", with its classifier of {_auc(centre)}"
+                if tried.above(centre, 0.5):
+                    line += ": hand it on without that"
             told.append(f"{line} (0.5 is chance; `{folder}/index.html` has all of it).")
     if len(told) < 1 + bool(config.get("distillation_weight")):
         told.append("No audit of this network was made: `--config.released` of configs/privacy.py makes one.")

@@ -169,7 +169,7 @@ def accuracy(name: str, bars: Sequence[Bar], alt: str, chance: float = 0.5) -> M
         axes.tick_params(axis="y", length=0, labelcolor=STAND_IN["ink"])
         axes.set_xlim(min([chance, *(bar.low for bar in bars)]), 1.09)
         axes.set_xticks(np.arange(chance, 1.01, 0.1), [f"{100 * x:.0f}" for x in np.arange(chance, 1.01, 0.1)])
-        axes.set_xlabel("accuracy in %, from chance (50) to perfect (100)")
+        axes.set_xlabel("accuracy in %; chance is 50")
         axes.grid(axis="y", visible=False)
         axes.invert_yaxis()
         return _svg(figure, name, alt)

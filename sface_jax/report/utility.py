@@ -11,6 +11,9 @@ from markupsafe import Markup
 
 from sface_jax.report import plots, words
 
+MOST_CURVES = 10
+"""Of more networks than these only the paper's and the baselines get a ROC curve."""
+
 SET_ASIDE = ("heldout", "verification")  # benchmarks drawn from identities of the authentic dataset
 
 
@@ -114,12 +117,17 @@ def describe(name: str, on_authentic: bool = False) -> tuple[str, str, str]:
 def _benchmark(number: int, name: str, measured: dict[str, dict[str, Any]], on_authentic: Collection[str]) -> Benchmark:
     networks = []
     for network, values in measured.items():
+        shown, trained_on, colour = describe(network, network in on_authentic)
+        if "teacher" in measured:
+            trained_on = trained_on.removesuffix(", and the teacher")
         std = values.get("std")
         tar = values.get("tar_at_far_1e-3")
         networks.append(
             Network(
                 network,
-                *describe(network, network in on_authentic),
+                shown,
+                trained_on,
+                colour,
                 synthetic=network in words.SYNTHETIC and network not in on_authentic,
                 accuracy=values["accuracy"],
                 std=std if words.finite(std) else 0.0,
@@ -144,9 +152,11 @@ def _benchmark(number: int, name: str, measured: dict[str, dict[str, Any]], on_a
 
 def _roc(number: int, label: str, measured: dict[str, dict[str, Any]]) -> Markup | None:
     curves, colours = {}, {}
+    many = len(measured) > MOST_CURVES
     for network, values in measured.items():
         roc = values.get("roc") or {}
-        if network != "matcher" and roc.get("fmr") and roc.get("tmr"):
+        left_out = network == "matcher" or (many and network not in words.NETWORKS and not _is_baseline(network))
+        if not left_out and roc.get("fmr") and roc.get("tmr"):
             shown, _, colour = describe(network)
             curves[shown] = np.array(roc["fmr"], np.float64), np.array(roc["tmr"], np.float64)
             colours[shown] = colour

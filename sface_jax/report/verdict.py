@@ -38,7 +38,7 @@ def useful(benchmarks: list[Benchmark]) -> Answer | None:
             text += f" Its teacher: {words.percent(teacher.accuracy)}."
         text += " Chance is 50 %."
         return Answer("Useful?", words.percent(ceiling.accuracy), "accuracy", text, "plain")
-    text = f"of pairs of {benchmark.label} judged rightly by the best one trained on synthetic faces ({best.label})."
+    text = f"of pairs of {benchmark.label} judged rightly by the best strategy on synthetic faces ({best.label})."
     if plain is not None and best is not plain:
         text += f" Without a teacher's help: {words.percent(plain.accuracy)}."
     if ceiling is not None:
@@ -130,7 +130,11 @@ def not_claimed(findings: Findings) -> list[str]:
         claims.append(
             "That the recognisers are safe to release. The teacher saw the authentic pictures, so what it taught "
             "(distillation, combined) is a second way for them to leak, "
-            + ("which the audit attacks: see its own page." if attacked else "and it is not measured here.")
+            + (
+                "which the audit attacks: see its own page."
+                if attacked
+                else "and this page's audit does not measure it: the cards in recognition/ say whether another one did."
+            )
         )
     if findings.procedural:
         claims.append(

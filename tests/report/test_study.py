@@ -160,7 +160,10 @@ def test_figures_ask_for_what_the_pipeline_makes(name):
             parts = {
                 f"{stage.output.removeprefix('{workdir}/')}#{name}" for stage in audited for name in stage.released
             }
-            named = {name if name in parts else name.partition("#")[0] for name in study._names(chart)}
+            others = {
+                f"{stage.output.removeprefix('{workdir}/')}@{name}" for stage in audited for name in stage.matchers[1:]
+            }
+            named = {name if name in parts else name.partition("#")[0] for name in study._names(chart)} - others
             verified = {*pipeline.verify.networks, *pipeline.verify.baselines}
             assert named <= {"accuracy": verified, "released": parts}.get(chart["measure"], set(audits))
     for stage in stages:  # each stage finds what it reads, made before it
