@@ -196,14 +196,17 @@ def _figures() -> ConfigDict:
     #   questions  (in words, networks, networks): have the first more of the measure than the second?
     # For measures other than accuracy an audit's folder stands in the network's place, maybe with "@" and a matcher
     # other than the first, and "#" and a part of what it measured: see AUDITS of sface_jax/report/study.py.
-    usefulness_and_leak = (
+    alike = relations("relations", "audits/synthetic")
+    config.charts = (
         _pictures(),
         _identities(),
-        relations("relations", "audits/synthetic"),
+        alike,
         *_ages(),
         _released(),
+        *_sampling(),
+        _margins(),
+        _augmentation(),
     )
-    config.charts = (*usefulness_and_leak, *_sampling(), _margins(), _augmentation())
     return config
 
 
@@ -276,11 +279,16 @@ def relations(name: str, audit: str) -> dict[str, object]:
     return bars(name, title, caption, "eer", pairs)
 
 
+def by_age(stem: str, younger: tuple[int, ...]) -> dict[int, str]:
+    """What is named after the age of a younger generator."""
+    return {age: f"{stem}_{age}" for age in younger}
+
+
 def _ages() -> list[dict[str, object]]:
     last = AGES[-1]
-    labels = {age: f"age_{age}" for age in AGES[:-1]} | {last: USUAL}
-    students = {age: f"distillation_age_{age}" for age in TAUGHT} | {last: f"distillation_{PICTURES}"}
-    audits = {age: f"audits/age_{age}" for age in AGES[:-1]} | {last: "audits/synthetic"}
+    labels = by_age("age", AGES[:-1]) | {last: USUAL}
+    students = by_age("distillation_age", TAUGHT) | {last: f"distillation_{PICTURES}"}
+    audits = by_age("audits/age", AGES[:-1]) | {last: "audits/synthetic"}
     every = {age: f"{audit}#all" for age, audit in audits.items()}
     others = {age: f"{audit}#different" for age, audit in audits.items()}
     lines = {

@@ -208,8 +208,8 @@ def _scores() -> dict[str, object]:
 
 def _relations() -> dict[str, object]:
     chart = study.relations("lfw_relations", "privacy")
-    both = [(label, name.replace("privacy", "privacy@teacher")) for label, name in chart["bars"]]
-    bars = [*chart["bars"], *((f"{label}: open network", name) for label, name in both)]
+    stronger = study.relations("", "privacy@teacher")["bars"]
+    bars = [*chart["bars"], *((f"{label}: open network", name) for label, name in stronger)]
     caption = f"{chart['caption']} “Open network”: by MobileFaceNet, which is stronger, and learned other photographs."
     return chart | {"bars": bars, "caption": caption, "questions": ()}
 
@@ -226,12 +226,11 @@ def _released() -> dict[str, object]:
 
 
 def _ages(ages: tuple[int, ...]) -> list[dict[str, object]]:
-    audits = {age: f"audits/age_{age}" for age in ages[:-1]} | {ages[-1]: "privacy"}
+    audits = study.by_age("audits/age", ages[:-1]) | {ages[-1]: "privacy"}
     networks = {
-        strategy: {age: f"{strategy}_age_{age}" for age in younger} | {ages[-1]: f"{strategy}_{EACH[0]}"}
+        strategy: study.by_age(f"{strategy}_age", younger) | {ages[-1]: f"{strategy}_{EACH[0]}"}
         for strategy, younger in _younger(ages).items()
     }
-
     different = {age: f"{audit}#different" for age, audit in audits.items()}
     # The younger sets have ten pictures of each identity.
     ten = {age: f"{audit}#{'10' if age == ages[-1] else 'all'}" for age, audit in audits.items()}
